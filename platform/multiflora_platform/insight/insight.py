@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
 from array import array
 from collections import defaultdict
@@ -44,9 +45,10 @@ from multiflora_platform.web.openai_errors import ApiError
 if TYPE_CHECKING:
     from multiflora_platform.engine import EngineHandle, ReplicaHandle
 
+_log = logging.getLogger(__name__)
 _TICK = 1.0
 _DRIFT_TICKS = 10
-_MOST_ADAPTERS = 4096
+_MOST_FAILURES = 4096
 
 
 class Insight:
@@ -83,21 +85,20 @@ class Insight:
         self._engine = engine
         self._base = base
         self._clock = clock
-        self._last_failures: dict[str, str | None] = {}
+        # Adapters whose last request failed because they could not be loaded, with the engine's reason.
+        self._load_failures: dict[str, str] = {}
         self._ticking: asyncio.Task[None] | None = None
         self._followers: set[asyncio.Queue[Point | None]] = set()
 
-    def load_failures(self) -> dict[str, str]:
-        """Adapters whose last request failed because they could not be loaded, and the engine's reason."""
-        return {name: reason for name, reason in self._last_failures.items() if reason is not None}
-
     def note_end(self, adapter: str | None, error: ApiError | None) -> None:
         """A prompt of the adapter ended."""
-        if adapter is not None:
-            failed = error is not None and error.code == "adapter_unavailable"
-            self._last_failures[adapter] = error.message if failed and error is not None else None
-            if len(self._last_failures) > _MOST_ADAPTERS:
-                self._last_failures.pop(next(iter(self._last_failures)))
+        if adapter is None:
+            return
+        self._load_failures.pop(adapter, None)
+        if error is not None and error.code == "adapter_unavailable":
+            self._load_failures[adapter] = error.message
+            if len(self._load_failures) > _MOST_FAILURES:
+                self._load_failures.pop(next(iter(self._load_failures)))
 
     def start(self) -> None:
         self._ticking = asyncio.create_task(self._tick())
@@ -163,7 +164,7 @@ class Insight:
         return self.alerts.of(
             [
                 *engine_findings(self._engine.replicas),
-                *adapter_findings(self.load_failures()),
+                *adapter_findings(self._load_failures),
                 *traffic_findings(list(self.series.seconds), self._thresholds),
                 *memory_findings(list(self.series.minutes), self._thresholds),
                 *self._drifting,
@@ -206,15 +207,25 @@ class Insight:
         )
 
     async def _tick(self) -> None:
-        due = time.monotonic() + _TICK
+        due, is_failing = time.monotonic() + _TICK, False
         for ticks in itertools.count(1):
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due += _TICK
-            point = self.series.tick(self._clock(), self.gauges())
-            for queue in self._followers:
-                queue.put_nowait(point)
-            if not self._is_ending:
-                self.look(at_drift=ticks % _DRIFT_TICKS == 0)
+            try:
+                self._end_second(at_drift=ticks % _DRIFT_TICKS == 0)
+            except Exception:
+                if not is_failing:  # the next seconds' are the same, most likely
+                    _log.exception("what a second was like could not be told; the next ones are tried")
+                is_failing = True
+            else:
+                is_failing = False
+
+    def _end_second(self, *, at_drift: bool) -> None:
+        point = self.series.tick(self._clock(), self.gauges())
+        for queue in self._followers:
+            queue.put_nowait(point)
+        if not self._is_ending:
+            self.look(at_drift=at_drift)
 
 
 def _cache_bytes(replica: ReplicaHandle) -> int:

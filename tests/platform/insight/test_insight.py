@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from tests.platform.fleet.lines import Line, a_request, fleet_of
 
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.gateway.schemas.requests import CompletionRequest
+from multiflora_platform.insight import insight as insight_module
 from multiflora_platform.insight.alerts.alerts import AlertChange
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.observers import PromptStart
+from multiflora_platform.web.openai_errors import ApiError
 
 PROMPT = list(range(40))
 
@@ -107,3 +110,42 @@ async def test_alerts_are_looked_for_each_second_until_the_server_goes() -> None
     await points.aclose()
     await insight.close()
     assert told.empty()
+
+
+async def test_a_second_that_fails_ends_neither_the_series_nor_the_alerts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(insight_module, "_TICK", 0.01)
+    fleet = fleet_of(Line())
+    insight = Asking(fleet).insight
+    told: asyncio.Queue[list[AlertChange]] = asyncio.Queue()
+
+    def fail(changes: list[AlertChange]) -> None:
+        raise ValueError("no room")
+
+    insight.alerts.on_change = fail
+    points = insight.points()
+    with caplog.at_level(logging.ERROR):
+        insight.start()
+        for _ in range(3):
+            await asyncio.wait_for(anext(points), 30)
+        insight.alerts.on_change = told.put_nowait
+        await asyncio.wait_for(told.get(), 30)
+    await points.aclose()
+    await insight.close()
+    assert [record.exc_info[1].args for record in caplog.records if record.exc_info and record.exc_info[1]] == [
+        ("no room",)
+    ]
+
+
+def test_a_load_failure_is_known_until_the_adapter_s_next_request_whatever_others_do() -> None:
+    insight = Asking(fleet_of(Line())).insight
+    insight.note_end("broken", ApiError(503, "adapter_unavailable", "its file is gone"))
+    for number in range(5000):
+        insight.note_end(f"well {number}", None)
+    assert [alert.detail for alert in insight.look()] == ["its file is gone"]
+    insight.note_end("broken", None)
+    assert insight.look() == []
+    for number in range(5000):
+        insight.note_end(f"broken {number}", ApiError(503, "adapter_unavailable", "its file is gone"))
+    assert len(insight.look()) == 4096
