@@ -63,14 +63,11 @@ def run_record(arguments: argparse.Namespace) -> int:
     """Until the time is over or the operator interrupts it; what came until then is kept."""
     _take(arguments)  # what another recording left is none of this one's
     count = lost = 0
-    try:
-        with arguments.trace.open("wb") as file, contextlib.suppress(KeyboardInterrupt):
-            for taken in _recorded(arguments):
-                file.writelines(map(write_line, taken.items))
-                file.flush()
-                count, lost = count + len(taken.items), lost + taken.lost
-    except OSError as error:
-        raise CommandError(f"cannot write {arguments.trace}: {error.strerror}") from None
+    with _written(arguments.trace), arguments.trace.open("wb") as file, contextlib.suppress(KeyboardInterrupt):
+        for taken in _recorded(arguments):
+            file.writelines(map(write_line, taken.items))
+            file.flush()
+            count, lost = count + len(taken.items), lost + taken.lost
     emit_one(arguments.output, {"trace": str(arguments.trace), "requests": count, "lost": lost})
     return ExitCode.OK
 
@@ -93,14 +90,16 @@ def _take(arguments: argparse.Namespace) -> _Taken:
 
 def run_simulate(arguments: argparse.Namespace) -> int:
     trace = _read(arguments.trace)
+    if arguments.plot is not None:
+        _require_writable(arguments.plot)  # now, not after minutes of replays
     policies = arguments.policy or [*POLICIES, _BEST]
     rows = []
     for num_blocks in sorted(set(arguments.blocks or _sizes(trace))):
         best = optimum(trace, num_blocks)
         rows += [_row(num_blocks, policy, _simulate(trace, num_blocks, policy, best), best) for policy in policies]
+    emit(arguments.output, rows, _COLUMNS)
     if arguments.plot is not None:
         _plot(arguments.plot, rows, policies)
-    emit(arguments.output, rows, _COLUMNS)
     return ExitCode.OK
 
 
@@ -129,8 +128,21 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]], policies: Sequence[str]) -
         Panel("Hit rate", lines("hit_rate"), 1.0, "{:.0%}"),
         Panel("Computed blocks", lines("computed_blocks"), max(1, most), "{:,.0f}"),
     )
-    try:
+    with _written(path):
         path.write_text(svg(panels, "KV blocks"), encoding="utf-8")
+
+
+def _require_writable(path: Path) -> None:
+    """What is there stays as it is; an empty file is left for what comes."""
+    with _written(path), path.open("a"):
+        pass
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Raises CommandError where the path cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
 

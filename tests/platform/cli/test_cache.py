@@ -58,8 +58,16 @@ def test_a_plot_is_an_svg_that_can_be_written(trace: Path, tmp_path: Path, capsy
     with pytest.raises(SystemExit) as ended:
         main(["cache", "simulate", str(trace), "--plot", str(tmp_path / "curves.png")])
     assert ended.value.code == 2
+
+
+def test_a_plot_that_cannot_be_written_is_told_before_the_replays(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cache, "optimum", None)
     assert main(["cache", "simulate", str(trace), "--blocks", "60", "--plot", str(tmp_path / "no" / "x.svg")]) == 1
-    assert "cannot write" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "cannot write" in said.err
+    assert said.out == ""
 
 
 @pytest.mark.parametrize("content", [b"no json", b'{"blocks": ["xy"], "prompt_blocks": 0}', b"", b"\xff\n"])

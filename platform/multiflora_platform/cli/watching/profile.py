@@ -10,6 +10,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import quoted, request
+from multiflora_platform.cli.terminal.output import emit_one
 from multiflora_platform.exit_codes import CommandError
 
 _POLL_SECONDS = 0.2
@@ -50,10 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.buffer.write(trace)
         sys.stdout.buffer.flush()
         return 0
-    _save(arguments.file or Path(profile["file"]), trace)
-    whose = "the gateway" if profile["replica"] is None else f"replica {profile['replica']}"
-    print(f"{arguments.file or profile['file']}: {len(trace)} bytes, {arguments.kind} of {whose}")
+    file = arguments.file or Path(profile["file"])
+    _save(file, trace)
+    _tell(arguments.output, {**profile, "file": str(file), "bytes": len(trace)})
     return 0
+
+
+def _tell(output: str, profile: dict[str, Any]) -> None:
+    if output == "json":
+        emit_one(output, profile)
+    else:
+        whose = "the gateway" if profile["replica"] is None else f"replica {profile['replica']}"
+        print(f"{profile['file']}: {profile['bytes']} bytes, {profile['kind']} of {whose}")
 
 
 def _save(path: Path, trace: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def test_the_trace_is_saved(
     assert server.bodies == [{"kind": "memory", "seconds": 3.0, "replica": "1"}]
     assert (tmp_path / "prof-1.txt").read_bytes() == b"report"
     assert capsys.readouterr().out == "prof-1.txt: 6 bytes, memory of replica 1\n"
+
+
+def test_a_program_is_told_in_json_what_was_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(httpx, "request", Server(RUNNING, DONE).request)
+    assert main(["profile", "--kind", "memory", "--file", "here.txt", "-o", "json", "--api-key", "k"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**DONE, "file": "here.txt"}
+    assert (tmp_path / "here.txt").read_bytes() == b"report"
 
 
 def test_it_is_printed_where_that_is_asked_for(
