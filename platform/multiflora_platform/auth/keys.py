@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from multiflora_platform.web.problems import InvalidRequest
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0
+# Of tenants whose requests come again and again; what is forgotten is derived anew.
+_MOST_SALTS = 4096
 # Of every request to a server without keys.
 OPEN_PRINCIPAL = Principal("admin", None, "no-auth")
 _STATE = tuple(
@@ -54,6 +57,7 @@ class KeyStore:
         self.tenants = Tenants(database, self._directory)
         self.sessions = Sessions(secret, self._directory)
         self._no_auth = no_auth
+        self._derive_salt = lru_cache(maxsize=_MOST_SALTS)(partial(secret.derive, "cache-salt"))
         # Unix seconds of last uses that the database does not know yet, by key id.
         self._used: dict[str, float] = {}
         self._flushed = time.monotonic()
@@ -121,7 +125,7 @@ class KeyStore:
         """Two requests may share cached KV only when this is equal: one for each tenant, one for all admins, and one
         for all tenants together that opted in to share."""
         if principal.policy.shared_prefixes:
-            return self.secret.derive("cache-salt", "shared")
+            return self._derive_salt("shared")
         return self.cache_owner(principal)
 
     def cache_owner(self, principal: Principal) -> str:
@@ -129,7 +133,7 @@ class KeyStore:
         if self._no_auth:
             return "no-auth"
         who = "admin" if principal.tenant_id is None else f"tenant:{principal.tenant_id}"
-        return self.secret.derive("cache-salt", who)
+        return self._derive_salt(who)
 
     def cache_owners(self) -> dict[str, str | None]:
         """The tenant's name by `cache_owner`, None for admins; of all that have keys."""

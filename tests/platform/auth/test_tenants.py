@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.scopes import SCOPES, scope_of
+from multiflora_platform.auth.secret import Secret
 
 
 async def made(house, **body):
@@ -85,6 +88,21 @@ async def test_opting_in_shares_the_salt_but_not_the_share_of_the_cache(house):
     salts = [house.keys.cache_salt(principal) for principal in principals]
     assert salts[0] == salts[1] != salts[2]
     assert len({house.keys.cache_owner(principal) for principal in principals}) == 3
+
+
+async def test_a_tenant_s_salt_is_derived_once(house, monkeypatch):
+    derived, derive = [], Secret.derive
+
+    def noted(self, purpose, value):
+        derived.append(purpose)
+        return derive(self, purpose, value)
+
+    monkeypatch.setattr(Secret, "derive", noted)
+    keys = await KeyStore.open(house.database, house.follower, house.data)
+    principal = Principal("tenant", "acme", "k", tenant_id=7)
+    assert len({keys.cache_salt(principal), keys.cache_owner(principal), keys.cache_owner(principal)}) == 1
+    assert derived.count("cache-salt") == 1
+    await keys.close()
 
 
 async def test_a_scoped_key_reaches_only_what_its_scopes_name(house):

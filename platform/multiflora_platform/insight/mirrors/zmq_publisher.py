@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -80,7 +80,7 @@ class CacheEventsPublisher:
     async def _publish(self, socket: _Socket) -> None:
         """One message for each event: topic, number, event."""
         async for events in self._feed.follow(None):
-            for number, event in zip(*self._encoded(events.items), strict=True):
+            for number, event in self._encoded(events.items):
                 await socket.send_multipart((self._topic, number, event))
 
     async def _answer(self, socket: _Socket) -> None:
@@ -103,16 +103,16 @@ class CacheEventsPublisher:
             page = await self._feed.page(position, _AT_ONCE)
             if not page.items:
                 break
-            for number, event in zip(*self._encoded(page.items), strict=True):
+            for number, event in self._encoded(page.items):
                 await socket.send_multipart([*address, number, event])
             assert page.position is not None, "a page is whole"
             position = page.position
         await socket.send_multipart([*address, _END, b""])
 
-    def _encoded(self, changes: Sequence[NumberedChange]) -> tuple[list[bytes], list[bytes]]:
-        """Numbers, and what the live feed of /api/v1/cache/events has as data."""
-        events = shown(self._feed, self._owners, changes)
-        return [event.seq.to_bytes(8, "big") for event in events], [msgspec.json.encode(event) for event in events]
+    def _encoded(self, changes: Sequence[NumberedChange]) -> Iterator[tuple[bytes, bytes]]:
+        """Of each event its number, and what the live feed of /api/v1/cache/events has as data."""
+        for event in shown(self._feed, self._owners, changes):
+            yield event.seq.to_bytes(8, "big"), msgspec.json.encode(event)
 
 
 @asynccontextmanager
