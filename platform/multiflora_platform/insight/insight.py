@@ -127,7 +127,7 @@ class Insight:
         entry = self.requests.open(facts)
         entry.placement = engine.placement_of(facts.id)
         watches: list[Observer] = [_LifeWatch(self, prompt, entry, engine), entry, _SeriesWatch(self, facts)]
-        if self.drift is not None and not request.background and self.drift.reads(facts.base_digest):
+        if self.drift is not None and not request.background:
             watches.append(self.drift.follow(prompt, body, self.prompts))
         self.prompts.add(prompt)
         if self.bodies is not None:

@@ -24,7 +24,9 @@ async def list_drift(request: Request, principal: Annotated[Principal, Depends(r
     """Where the last hour's prompts part over and over, by what, its cost, and the fix; admins see all tenants'."""
     services: Services = request.app.state.services
     items = services.insight.drift_items(principal.tenant, of_all=principal.is_admin)
-    return rendered(DriftPage([*items, *await _of_template(services.model)]))
+    groups = [group for group in services.groups if group is services.groups.default or principal.may_use(group.name)]
+    of_templates = [item for group in groups for item in await _of_template(group.model)]
+    return rendered(DriftPage([*items, *of_templates]))
 
 
 async def _of_template(model: ServedModel) -> list[DriftItem]:

@@ -29,7 +29,7 @@ from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.processes import start_all, stop_all, wait_all_ready
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
-from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.gateway.explaining.placing import readers
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.alerts.events import AlertEvents
 from multiflora_platform.insight.alerts.findings import Thresholds
@@ -239,7 +239,8 @@ async def _parts(
         alert_events = AlertEvents(database, f"{socket.gethostname()}:{settings.port}")
         await alert_events.clear_left()
         stack.push_async_callback(alert_events.close)
-        drift = Drift(model.tokenizer.decode, locator(model), base_digest=opened.base.digest)
+        groups = Groups(Group(model, opened.base.digest, engine, grammars))
+        drift = Drift(readers(groups))
         insight = Insight(engine, model.name, bodies, drift=drift, thresholds=Thresholds.of(settings))
         insight.alerts.on_change = alert_events.note
         insight.start()
@@ -248,7 +249,7 @@ async def _parts(
             await stack.enter_async_context(_publishing(insight, keys, settings, settings.cache_events_zmq))
         services = Services(
             settings=settings,
-            groups=Groups(Group(model, opened.base.digest, engine, grammars)),
+            groups=groups,
             registry=registry,
             keys=keys,
             metrics=metrics,

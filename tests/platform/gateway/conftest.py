@@ -31,7 +31,7 @@ from multiflora_platform.auth.limits import Limits
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
-from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.gateway.explaining.placing import readers
 from multiflora_platform.groups import Group, Groups, ServedModel
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
@@ -67,9 +67,10 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
         handle = Fleet([EngineReplica("0", supervisor)])
         model = ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults)
         grammars = GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0}))
+        groups = Groups(Group(model, BASE_DIGEST, handle, grammars))
         services = Services(
             settings=Settings(data_dir=tmp_path, **(settings or {})),
-            groups=Groups(Group(model, BASE_DIGEST, handle, grammars)),
+            groups=groups,
             registry=registry,
             keys=FakeKeys(),
             metrics=Metrics("base"),
@@ -77,7 +78,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             usage=FakeLedger(),
             shadows=Shadows(registry.rollouts, registry.lease),
             webhooks=SimpleNamespace(),
-            insight=Insight(handle, "base", drift=Drift(tokenizer.decode, locator(model))),
+            insight=Insight(handle, "base", drift=Drift(readers(groups))),
             contexts=Contexts(SimpleNamespace(), handle),
         )
         app = create_app(services)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.platform.gateway.house import BASE_DIGEST, END, READY, TENANT, FakeClient, House
+from tests.platform.gateway.house import ADMIN, BASE_DIGEST, END, READY, TENANT, FakeClient, House
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -21,6 +21,7 @@ from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group, ServedModel
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved
 from multiflora_platform.structured.compiler import GrammarCompiler
+from multiflora_platform.text.template_lint import TemplateFinding
 from multiflora_platform.text.tokenizer import Tokenizer
 
 OTHER_DIGEST, ADAPTER_DIGEST = "c" * 64, "e" * 64
@@ -234,6 +235,38 @@ async def test_a_cache_of_no_base_is_refused(bases: tuple[House, FakeClient]) ->
     assert (await house.http.get("/api/v1/cache", params={"model": "none"})).status_code == 404
     tenants = {"Authorization": f"Bearer {TENANT}"}
     assert (await house.http.get("/api/v1/cache", params={"model": "other"}, headers=tenants)).status_code == 403
+
+
+async def test_prompts_that_drift_are_read_by_their_own_base(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    client.ready = replace(OTHER_READY, max_model_len=400)
+    guide = "You answer in two sentences and never guess; ask for the number first. Today is "
+    for minute in range(10, 18):
+        system = f"{guide}2026-11-30T09:{minute}:00Z. Be kind, be brief, and say so where you are not sure."
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": f"Who is {minute}?"}]
+        asked = await house.post("/v1/chat/completions", chat("poet", messages=messages, max_tokens=1))
+        assert asked.status_code == 200, asked.text
+    (item,) = (await house.http.get("/api/v1/cache/drift")).json()["items"]
+    assert (item["model"], item["kind"], item["prompts"]) == ("poet", "timestamp", 7)
+    assert (item["message"], item["role"], item["position"]) == (0, "system", len(guide))
+    assert "2026-11-30T09:" in item["example"]
+
+
+async def test_each_bases_chat_template_is_looked_through(
+    bases: tuple[House, FakeClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, client = bases
+    finding = TemplateFinding("template_date", 7, "It writes the day", "Write none.", "Monday")
+    monkeypatch.setattr(client.tokenizer, "template_findings", [finding])
+
+    async def found(key: str) -> list[tuple[str, str]]:
+        headers = {"Authorization": f"Bearer {key}"}
+        items = (await house.http.get("/api/v1/cache/drift", headers=headers)).json()["items"]
+        return [(item["model"], item["kind"]) for item in items]
+
+    assert await found(ADMIN) == await found(TENANT) == [("other", "template_date")]
+    house.services.keys.set_policy(TENANT, allowed_adapters=("base", "sql"))
+    assert await found(TENANT) == []
 
 
 async def test_what_one_base_computed_explains_nothing_of_the_other(bases: tuple[House, FakeClient]) -> None:

@@ -1,13 +1,15 @@
-"""Where in a request a token of its prompt is: for what watches traffic and knows ids alone."""
+"""What a prompt says and where in its request a token is: for what watches traffic and knows ids alone."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
 from multiflora_platform.gateway.explaining.conversation import Conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.groups import ServedModel
-from multiflora_platform.insight.drift.drift import Locate, PromptPlace
+from multiflora_platform.groups import Groups, ServedModel
+from multiflora_platform.insight.drift.drift import Locate, PromptPlace, PromptReader
 from multiflora_platform.insight.kept_prompts import KeptPrompt
 
 _MOST_TOKENS = 8192
@@ -15,8 +17,17 @@ _MOST_TOKENS = 8192
 from the prompt's beginning."""
 
 
-def locator(model: ServedModel) -> Locate:
-    """For the model's prompts."""
+def readers(groups: Groups) -> Callable[[str], PromptReader | None]:
+    """By the base model's digest; None for one that is not served any more."""
+
+    def reader_of(base_digest: str) -> PromptReader | None:
+        group = groups.of_base(base_digest)
+        return None if group is None else PromptReader(group.model.tokenizer.decode, _locator(group.model))
+
+    return reader_of
+
+
+def _locator(model: ServedModel) -> Locate:
     tokenizer = model.tokenizer
 
     def locate(body: msgspec.Struct, prompt: KeptPrompt, token: int, back: int) -> PromptPlace:

@@ -48,6 +48,14 @@ Locate = Callable[[msgspec.Struct, KeptPrompt, int, int], PromptPlace]
 """(body, prompt, token, characters before it) -> where that is. Takes time in proportion to the prompt."""
 
 
+@dataclass(frozen=True)
+class PromptReader:
+    """Of one base model's prompts."""
+
+    decode: Decode
+    locate: Locate
+
+
 @dataclass(frozen=True, slots=True)
 class _Missed:
     """One prompt. difference: None where it parts from no other for a reason that is known."""
@@ -67,30 +75,22 @@ class _Group:
 
 
 class Drift:
-    """decode, locate: of the base model with that digest, whose prompts alone are compared; "": of the only one.
-    clock: Unix seconds."""
+    """reader_of: of the base model with that digest; None where it is not served any more. clock: Unix seconds."""
 
-    def __init__(
-        self, decode: Decode, locate: Locate, clock: Callable[[], float] = time.time, base_digest: str = ""
-    ) -> None:
-        self._base_digest = base_digest
-        self._decode = decode
-        self._locate = locate
+    def __init__(self, reader_of: Callable[[str], PromptReader | None], clock: Callable[[], float] = time.time) -> None:
+        self._reader_of = reader_of
         self._clock = clock
         self._located_at = 0.0
         self._groups: OrderedDict[tuple[str | None, str, str], _Group] = OrderedDict()
-
-    def reads(self, base_digest: str) -> bool:
-        """Whether prompts for this base model are compared."""
-        return self._base_digest in ("", base_digest)
 
     def follow(self, prompt: KeptPrompt, body: msgspec.Struct, prompts: KeptPrompts) -> Observer:
         """What counts the prompt, whose body this was, once it has begun. prompts: those before it."""
         found: Difference | None = None
         place: PromptPlace | None = None
         try:
-            found = self._difference(prompt, prompts)
-            place = None if found is None or found.kind is None else self._place(prompt, body, found)
+            if (reader := self._reader_of(prompt.facts.base_digest)) is not None:
+                found = self._difference(prompt, prompts, reader.decode)
+                place = None if found is None or found.kind is None else self._place(prompt, body, found, reader.locate)
         except Exception:
             # What is told of a prompt must not end the request.
             _log.exception("What a prompt drifts by could not be told")
@@ -145,7 +145,7 @@ class Drift:
                 advice=advice(kind, share, tenant, place.role, place.position, per_minute),
             )
 
-    def _difference(self, prompt: KeptPrompt, prompts: KeptPrompts) -> Difference | None:
+    def _difference(self, prompt: KeptPrompt, prompts: KeptPrompts, decode: Decode) -> Difference | None:
         """From the prompt, of the last ones that it could share with, that begins most like it."""
         best: tuple[int, KeptPrompt] | None = None
         for other in prompts.newest_like(prompt, _COMPARED):
@@ -155,9 +155,9 @@ class Drift:
         if best is None or min(len(prompt.ids), len(best[1].ids)) - best[0] < LEAST_TOKENS:
             return None
         at, other = best
-        return difference(prompt.ids, other.ids, at, (prompt.outline, other.outline), self._decode)
+        return difference(prompt.ids, other.ids, at, (prompt.outline, other.outline), decode)
 
-    def _place(self, prompt: KeptPrompt, body: msgspec.Struct, found: Difference) -> PromptPlace:
+    def _place(self, prompt: KeptPrompt, body: msgspec.Struct, found: Difference, locate: Locate) -> PromptPlace:
         assert found.kind is not None, "only what is named has a place"
         places, key = self._group(prompt).places, (found.kind, found.at)
         if key in places:
@@ -168,7 +168,7 @@ class Drift:
             # Names of many lengths before a value: the last place of its kind is as good as another look.
             return near[-1]
         self._located_at = now
-        places[key] = self._locate(body, prompt, found.at, found.back)
+        places[key] = locate(body, prompt, found.at, found.back)
         if len(places) > _MOST_PLACES:
             places.popitem(last=False)
         return places[key]

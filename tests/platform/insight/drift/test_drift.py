@@ -6,7 +6,7 @@ import json
 import random
 import uuid
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiflora_platform.insight.drift import drift as drift_module
-from multiflora_platform.insight.drift.drift import Drift, PromptPlace
+from multiflora_platform.insight.drift.drift import Drift, PromptPlace, PromptReader
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, Outline
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.insight.views import DriftItem
@@ -32,10 +32,13 @@ class Traffic:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.drift = Drift(lambda ids: bytes(list(ids)).decode("utf-8", "replace"), self.locate, lambda: self.now)
+        self.drift = Drift(lambda base: PromptReader(self.decode, self.locate), lambda: self.now)
         self.kept = KeptPrompts()
         self.count = 0
         self.located = 0
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(list(ids)).decode("utf-8", "replace")
 
     def locate(self, body: msgspec.Struct, prompt: KeptPrompt, token: int, back: int) -> PromptPlace:
         self.located += 1
@@ -163,7 +166,7 @@ def test_clean_traffic_is_never_named(clean: Callable[[random.Random, Traffic], 
 
 def test_a_place_that_cannot_be_told_ends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     traffic = Traffic()
-    monkeypatch.setattr(traffic.drift, "_locate", lambda *which: 1 // 0)
+    monkeypatch.setattr(traffic, "locate", lambda *which: 1 // 0)
     for number in range(8):
         traffic.send(f"It is {at_minute(number).isoformat()}. {GUIDE}")
     assert traffic.items() == []
