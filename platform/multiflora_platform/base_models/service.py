@@ -92,7 +92,7 @@ class BaseModels:
         # From now on the name is taken: of two equal requests one is refused.
         model = self._models[asked.name] = _Model(asked, in_file)
         try:
-            if self._is_here(asked.source):
+            if _folder_of(asked.source) is not None:
                 await self._open(model)
             if in_file:
                 await self._services.registry.note(actor, "model.loading", asked.name)
@@ -146,20 +146,17 @@ class BaseModels:
             return
         model = self._models[asked.name] = _Model(asked)
         try:
-            if self._is_here(asked.source):
+            if _folder_of(asked.source) is not None:
                 await self._open(model)
         except Exception as error:
             _log.warning("The base model %s could not be opened again; its job tries once more: %s", asked.name, error)
         model.loading = asyncio.create_task(self._load(model))
 
-    def _is_here(self, source: str) -> bool:
-        return Path(source).expanduser().exists() or source.startswith(("/", "./", "../", "~"))
-
     def _require_readable(self, folder: Path) -> None:
         """A server that other machines reach reads no folder that its operator has not named."""
         settings = self._services.settings
         roots = [root.expanduser().resolve() for root in settings.allow_source_root]
-        inside = any(folder.expanduser().resolve().is_relative_to(root) for root in roots)
+        inside = any(folder.is_relative_to(root) for root in roots)
         if not inside and not settings.is_local:
             raise ModelSourceRefused(
                 "The folder lies below no --allow-source-root; start the server with one, or give a hub id.",
@@ -171,8 +168,9 @@ class BaseModels:
         NotEnoughMemory."""
         asked, services = model.asked, self._services
         settings = settings_of(asked, services.settings, in_file=model.in_file)
-        if self._is_here(asked.source) and not model.in_file:
-            self._require_readable(Path(asked.source))
+        folder = _folder_of(asked.source)
+        if folder is not None and not model.in_file:
+            self._require_readable(folder)
         try:
             opened = await asyncio.to_thread(open_model, settings)
             same = services.groups.of_base(opened.base.digest)
@@ -198,15 +196,19 @@ class BaseModels:
             if model.asked.min_replicas:
                 await model.life.wake()
             model.job_state = "done"
-            await self._services.registry.note("system", "model.loaded", model.asked.name)
         except (Problem, EngineFailed) as error:
             model.error = error.detail if isinstance(error, Problem) else error.message
         except Exception as error:
             _log.exception("the base model %s could not be loaded", model.asked.name)
             model.error = f"{type(error).__name__}: {error}"
-        if model.error is not None:
-            model.job_state = "failed"
-            await self._forget(model)
+        try:
+            if model.error is None:
+                await self._services.registry.note("system", "model.loaded", model.asked.name)
+            else:
+                model.job_state = "failed"
+                await self._forget(model)
+        except Exception as error:
+            _log.warning("what became of the base model %s is not told to all: %s", model.asked.name, error)
 
     async def _loaded(self, name: str) -> None:
         loading = self._models[name].loading
@@ -243,11 +245,12 @@ class BaseModels:
         """No request finds it, and its names are free; adapters of it stay registered."""
         if model.group is None:
             return
-        self._services.groups.remove(model.group)
-        await self._services.registry.remove_base(model.group.base_digest, model.group.model.names)
-        if model.life is not None:
-            await model.life.end()
+        group, life = model.group, model.life
         model.group = model.life = None
+        self._services.groups.remove(group)
+        if life is not None:
+            await life.end()
+        await self._services.registry.remove_base(group.base_digest, group.model.names)
 
     # ---- what is there
 
@@ -281,6 +284,16 @@ class BaseModels:
         return sum(
             group.base_digest in entry.bases.values() for entry in self._services.registry.snapshot.adapters.values()
         )
+
+
+def _folder_of(source: str) -> Path | None:
+    """Of this machine, whether it is there or not; None: the source is a hub id. Raises InvalidRequest."""
+    try:
+        path = Path(source).expanduser()
+        is_path = path.exists() or source.startswith(("/", "./", "../", "~"))
+        return path.resolve() if is_path else None
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, links in a circle
+        raise InvalidRequest(f"{source[:80]!r} cannot be a folder: {error}", pointer="/source") from None
 
 
 def _unloaded(name: str) -> ApiError:

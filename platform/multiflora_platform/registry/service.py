@@ -167,9 +167,14 @@ class Registry:
         adapter may take. Raises AdapterExists."""
         self.require_free(names)
         self._reserved.update(names)
-        await complete_facts(self.database, self._artifacts.store, link.base)
-        self._links.add(link)
-        await self._snapshots.load_all()
+        try:
+            await complete_facts(self.database, self._artifacts.store, link.base)
+            self._links.add(link)
+            await self._snapshots.load_all()
+        except BaseException:
+            self._links.remove(link.base.digest)
+            self._reserved.difference_update(names)
+            raise
 
     async def remove_base(self, digest: str, names: Collection[str]) -> None:
         """Its adapters stay registered and are not served; its names are free again."""

@@ -205,6 +205,8 @@ async def test_too_little_memory_is_told_in_numbers_and_leaves_nothing(
         ({"name": "a/b"}, 400, "not a valid name"),
         ({"name": ""}, 400, "not a valid name"),
         ({"source": "/broken/model"}, 400, "config.json is missing"),
+        ({"source": "~nobody.has.this.name/model"}, 400, "cannot be a folder"),
+        ({"source": "/" + "x" * 5000}, 400, "cannot be a folder"),
         ({"options": {"max_model_len": -1}}, 400, "max_model_len"),
         ({"options": {"max_lora_rank": 4}}, 400, "'max_lora_rank' is no option of one model"),
         ({"options": {"chat_template": "/etc/passwd"}}, 400, "'chat_template' is no option of one model in a request"),
@@ -308,6 +310,35 @@ async def test_while_the_database_is_away_nothing_changes(loading: Loading) -> N
     assert (await loading.chat()).status_code == 200
     loading.kept.is_away = False
     assert (await loading.house.http.delete("/api/v1/models/second")).status_code == 204
+
+
+async def test_what_cannot_be_noted_ends_no_model_that_serves(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading.supervised.gate.clear()
+    await loading.post()
+
+    async def away(*arguments: Any) -> None:
+        raise Unavailable("The database is away.")
+
+    monkeypatch.setattr(loading.house.registry, "note", away)
+    loading.supervised.gate.set()
+    await loading.until("ready")
+    assert (await loading.chat()).status_code == 200
+
+
+async def test_a_load_that_fails_leaves_no_engine_though_the_database_is_away(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*arguments: Any) -> None:
+        raise Unavailable("The database is away.")
+
+    monkeypatch.setattr(loading.house.registry, "remove_base", away)
+    loading.supervised.fails = True
+    await loading.post()
+    assert (await loading.until("failed"))["job"]["error"] == "no memory"
+    await loading.house.until(lambda: loading.supervised.stops)
+    assert (await loading.chat()).status_code == 404
 
 
 async def test_a_server_that_others_reach_reads_named_folders_alone(loading: Loading, tmp_path: Path) -> None:

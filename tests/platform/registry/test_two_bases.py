@@ -14,6 +14,7 @@ from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_platform.registry.errors import AdapterExists
 from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.web.problems import Unavailable
 
 WIDE = BaseModel("wide", "LlamaForCausalLM", "c" * 64, 1, {SITE: Site(SITE, 12, 12, 0)})
 TWIN = BaseModel("twin", "LlamaForCausalLM", "d" * 64, 1, base_model().sites)
@@ -111,6 +112,23 @@ async def test_adapters_of_a_base_that_is_gone_stay_registered_and_come_back_wit
     found = house.registry.resolve("w", None)
     assert found is not None
     assert found.base_digest == "c" * 64
+
+
+async def test_a_base_that_could_not_be_read_into_the_registry_leaves_nothing(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await open_house()
+
+    async def away() -> None:
+        raise Unavailable("The database is away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(house.registry._snapshots, "load_all", away)
+        with pytest.raises(Unavailable):
+            await house.registry.add_base(BaseLink(TWIN), ["twin"])
+    assert (await house.admin.post("/adapters", json={"name": "twin"})).status_code == 201
+    made = await upload(house, "a", adapter_files(base_model_name_or_path="org/twin"))
+    assert made.json()["base_digest"] == "b" * 64
 
 
 async def test_names_of_bases_and_adapters_are_of_one_kind(both: tuple[House, Recorded, Recorded]) -> None:
