@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_platform.base_models.group_life import GroupLife
 from multiflora_platform.base_models.group_making import make_group
 from multiflora_platform.base_models.kept_models import KeptModels
+from multiflora_platform.base_models.model import Model, view_of
 from multiflora_platform.base_models.model_memory import require_memory
 from multiflora_platform.base_models.model_problems import (
     ModelExists,
@@ -21,7 +20,7 @@ from multiflora_platform.base_models.model_problems import (
     ModelSourceRefused,
     ModelStays,
 )
-from multiflora_platform.base_models.model_schemas import LoadedModel, ModelJob, ModelReplica, ModelState, NewModel
+from multiflora_platform.base_models.model_schemas import LoadedModel, ModelState, NewModel
 from multiflora_platform.base_models.model_settings import asked_models, settings_of
 from multiflora_platform.base_models.opening import open_model
 from multiflora_platform.groups import Group
@@ -37,29 +36,13 @@ _log = logging.getLogger(__name__)
 _TICK = 1.0
 
 
-@dataclass(eq=False)
-class _Model:
-    """One base model, from the request for it until it is unloaded. group, life: once its files were read. in_file:
-    the configuration file names it, and not a request."""
-
-    asked: NewModel
-    in_file: bool = False
-    job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    job_state: Literal["running", "done", "failed"] = "running"
-    error: str | None = None
-    group: Group | None = None
-    life: GroupLife | None = None
-    loading: asyncio.Task[None] | None = None
-    draining: bool = False
-
-
 class BaseModels:
     """`start` it once the default base model serves; `close` ends the engines of all others."""
 
     def __init__(self, services: Services, kept: KeptModels) -> None:
         self._services = services
         self._kept = kept
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, Model] = {}
         self._tending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -90,7 +73,7 @@ class BaseModels:
         self._require_free(check_name(asked.name))
         settings_of(asked, self._services.settings, in_file=in_file)
         # From now on the name is taken: of two equal requests one is refused.
-        model = self._models[asked.name] = _Model(asked, in_file)
+        model = self._models[asked.name] = Model(asked, in_file)
         try:
             if _folder_of(asked.source) is not None:
                 await self._open(model)
@@ -144,7 +127,7 @@ class BaseModels:
         if asked.name in self._models or asked.name in self._services.groups.names:
             _log.warning("The base model %s is not loaded again: the name is this server's own model's", asked.name)
             return
-        model = self._models[asked.name] = _Model(asked)
+        model = self._models[asked.name] = Model(asked)
         try:
             if _folder_of(asked.source) is not None:
                 await self._open(model)
@@ -163,7 +146,7 @@ class BaseModels:
                 pointer="/source",
             )
 
-    async def _open(self, model: _Model) -> None:
+    async def _open(self, model: Model) -> None:
         """Reads its files and makes its group known. Raises InvalidRequest, ModelExists, ModelSourceRefused,
         NotEnoughMemory."""
         asked, services = model.asked, self._services
@@ -187,7 +170,7 @@ class BaseModels:
         model.life = group.waker = GroupLife(group, fleet, asked.min_replicas, asked.idle_seconds)
         services.groups.add(group)
 
-    async def _load(self, model: _Model) -> None:
+    async def _load(self, model: Model) -> None:
         """The job: never raises."""
         try:
             if model.group is None:
@@ -217,7 +200,7 @@ class BaseModels:
 
     # ---- unloading
 
-    async def _unload(self, model: _Model, actor: str) -> None:
+    async def _unload(self, model: Model, actor: str) -> None:
         try:
             await self._kept.forget(model.asked.name, actor)
         except BaseException:
@@ -232,7 +215,7 @@ class BaseModels:
         self._models.pop(model.asked.name, None)
         await self._services.registry.note(actor, "model.unloaded", model.asked.name)
 
-    async def _end(self, model: _Model) -> None:
+    async def _end(self, model: Model) -> None:
         if model.loading is not None and not model.loading.done():
             model.loading.cancel()
             await asyncio.gather(model.loading, return_exceptions=True)
@@ -241,7 +224,7 @@ class BaseModels:
         if model.group is not None:
             await model.group.grammars.close()
 
-    async def _forget(self, model: _Model) -> None:
+    async def _forget(self, model: Model) -> None:
         """No request finds it, and its names are free; adapters of it stay registered."""
         if model.group is None:
             return
@@ -264,19 +247,13 @@ class BaseModels:
 
     def _default_view(self) -> LoadedModel:
         services = self._services
-        group = services.groups.default
-        return _view_of(
-            group,
-            NewModel(group.name, group.model.root, {}, services.settings.replicas, services.settings.replicas),
-            "ready" if services.is_ready else "failed" if group.engine.state == "failed" else "loading",
-            None,
-            self._num_adapters(group),
-            is_default=True,
-        )
+        group, replicas = services.groups.default, services.settings.replicas
+        asked = NewModel(group.name, group.model.root, {}, replicas, replicas)
+        state: ModelState = "ready" if services.is_ready else "failed" if group.engine.state == "failed" else "loading"
+        return view_of(group, asked, state, self._num_adapters(group), is_default=True)
 
-    def _view(self, model: _Model) -> LoadedModel:
-        job = ModelJob(model.job_id, model.job_state, model.error)
-        return _view_of(model.group, model.asked, _state(model), job, self._num_adapters(model.group))
+    def _view(self, model: Model) -> LoadedModel:
+        return model.view(self._num_adapters(model.group))
 
     def _num_adapters(self, group: Group | None) -> int:
         if group is None:
@@ -298,44 +275,3 @@ def _folder_of(source: str) -> Path | None:
 
 def _unloaded(name: str) -> ApiError:
     return unavailable(f"The base model {name!r} was unloaded before the answer was complete.", "model_unloaded")
-
-
-def _state(model: _Model) -> ModelState:
-    if model.draining:
-        return "draining"
-    if model.job_state == "failed":
-        return "failed"
-    if model.group is None or model.life is None or model.job_state == "running":
-        return "loading"
-    if model.life.asleep:
-        return "idle"
-    return "ready" if model.group.engine.ready is not None else "loading"
-
-
-def _view_of(
-    group: Group | None,
-    asked: NewModel,
-    state: ModelState,
-    job: ModelJob | None,
-    adapters: int,
-    *,
-    is_default: bool = False,
-) -> LoadedModel:
-    replicas = [] if group is None else group.engine.replicas
-    ready = [one.ready for one in replicas if one.ready is not None]
-    return LoadedModel(
-        name=asked.name,
-        source=asked.source,
-        state=state,
-        is_default=is_default,
-        digest=None if group is None else group.base_digest,
-        options=asked.options,
-        min_replicas=asked.min_replicas,
-        max_replicas=asked.max_replicas,
-        idle_seconds=asked.idle_seconds,
-        replicas=[ModelReplica(one.id, one.state) for one in replicas],
-        adapters=adapters,
-        in_flight=0 if group is None else group.in_flight,
-        memory_bytes=sum(one.weight_bytes + one.kv_bytes for one in ready),
-        job=job,
-    )

@@ -68,6 +68,8 @@ class EngineReplica:
     @property
     def state(self) -> str:
         state = self.supervisor.state
+        if state == "starting" and self.retired:
+            return "stopped"  # it was never started
         return "draining" if state == "ready" and self.client.is_draining else state
 
     @property

@@ -178,6 +178,7 @@ async def test_without_a_minimum_nothing_runs_until_the_first_request(loading: L
     await loading.post(min_replicas=0, idle_seconds=5)
     row = await loading.until("idle")
     assert (row["job"]["state"], loading.supervised.starts) == ("done", 0)
+    assert row["replicas"] == [{"id": "second-0", "state": "stopped"}]
     assert (await loading.chat()).status_code == 200
     assert ((await loading.row())["state"], loading.supervised.starts) == ("ready", 1)
 
