@@ -1,11 +1,14 @@
-"""A linear's weight kept in bfloat16 beside activations in float32: products in bfloat16, sums in float32.
+"""A linear's weight kept in bfloat16 beside activations in float32: half the memory, read in half the time.
 
-Knows whether a processor has instructions for them only by having measured it.
+Knows whether that is faster on a processor, and by which products, only by having measured it.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -14,29 +17,42 @@ from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, found_once, seconds_by_rows
 from multiflora_kernels.linear.narrow import NarrowMatrix, narrow_linear
 from multiflora_kernels.runtime.native import library
-from multiflora_kernels.runtime.processor import Processor, this_processor
+from multiflora_kernels.runtime.processor import this_processor
 
-TABLE = "bfloat16_products"
+TABLE = "bfloat16_ways"
 """Of the machine's cache: what was measured, by what it depends on."""
 
 _MOST_LOSS = 1.05
-"""Beside float32, with any number of rows: about what a measurement may be off."""
+"""Beside float32: about what a measurement may be off."""
 _LEAST_GAIN = 1.1
-"""With the most rows."""
+"""With the most rows, below which rounding activations is not worth it."""
+_FEW_ROWS = 16
+"""Up to here, what a product takes is reading the weight."""
+_MOST_LOSS_OF_MANY = 1.2
+"""With more rows, for half the memory: widening a weight takes as long with a hundred rows as with thousands."""
+
+
+@dataclass(frozen=True)
+class BFloat16Way:
+    """rounds_from: activations are rounded to bfloat16, and from so many rows on torch multiplies them; None: they stay
+    float32, and the weight is widened to it."""
+
+    rounds_from: int | None
 
 
 class BFloat16Weight(DenseWeight):
     """A `LinearWeight` [N, K] in bfloat16 of products whose activations are float32.
 
-    Semantics: y[t] = bfloat16(W @ bfloat16(x[t])) + bias, the sum in float32: with any number of rows, so that a row's
-    product depends on those beside it by the order of sums alone.
+    Semantics: y[t] = W @ x[t] + bias in float32, as of the same weight in float32. Where the machine's way rounds:
+    y[t] = bfloat16(W @ bfloat16(x[t])) + bias, the sum in float32: with any number of rows, so that a row's product
+    depends on those beside it by the order of sums alone.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
         super().__init__(tensor)
         self._matrix = NarrowMatrix(tensor)
-        least = bfloat16_rows()
-        self._least_rows = 0 if least is None else least
+        way = bfloat16_way()
+        self._rounds_from = None if way is None else way.rounds_from
 
     @property
     def dtype(self) -> torch.dtype:
@@ -44,7 +60,9 @@ class BFloat16Weight(DenseWeight):
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x: [T, K] float32, bias: [N]. Returns contiguous [T, N]."""
-        y = bfloat16_product(x.to(torch.bfloat16), self._matrix, self._least_rows).float()
+        if self._rounds_from is None:
+            return narrow_linear(x, self._matrix, bias)
+        y = _rounded_product(x, self._matrix, self._rounds_from)
         return y if bias is None else y.add_(bias)
 
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
@@ -52,40 +70,60 @@ class BFloat16Weight(DenseWeight):
         return self.tensor[first:end].float()
 
 
-def bfloat16_product(x: torch.Tensor, w: NarrowMatrix, least_rows: int) -> torch.Tensor:
-    """x: [T, K] bfloat16, w: bfloat16 [N, K]. Returns bfloat16 [T, N]."""
-    return narrow_linear(x, w) if len(x) < least_rows else F.linear(x, w.codes)
+def _rounded_product(x: torch.Tensor, w: NarrowMatrix, torch_rows: int) -> torch.Tensor:
+    """x: [T, K] float32, w: bfloat16 [N, K], torch_rows: from which on torch multiplies. Returns float32 [T, N]."""
+    rounded = x.to(torch.bfloat16)
+    return (narrow_linear(rounded, w) if len(x) < torch_rows else F.linear(rounded, w.codes)).float()
 
 
-def choose(in_float32: Seconds, by_kernel: Seconds, by_torch: Seconds) -> int | None:
-    """From how many rows on torch makes products of bfloat16; None: float32 is faster, somewhere or with the most."""
+def choose(in_float32: Seconds, widened: Seconds, by_kernel: Seconds, by_torch: Seconds) -> BFloat16Way | None:
+    """by_kernel, by_torch: of rounded activations, empty where that is no candidate. None: float32 is faster, with few
+    rows or by far with many."""
     least = first_row_without_loss(by_torch, by_kernel)
-    if least is None or by_torch[max(by_torch)] * _LEAST_GAIN > in_float32[max(by_torch)]:
-        return None
-    best = {rows: by_kernel[rows] if rows < least else by_torch[rows] for rows in in_float32}
-    return None if any(best[rows] > in_float32[rows] * _MOST_LOSS for rows in best) else least
+    if least is not None and by_torch[max(by_torch)] * _LEAST_GAIN <= in_float32[max(by_torch)]:
+        best = {rows: by_kernel[rows] if rows < least else by_torch[rows] for rows in in_float32}
+        if all(best[rows] <= in_float32[rows] * _MOST_LOSS for rows in best):
+            return BFloat16Way(least)
+    few = [rows for rows in in_float32 if rows <= _FEW_ROWS]
+    is_no_slower = _ratio(widened, in_float32, few) <= _MOST_LOSS
+    is_near = _ratio(widened, in_float32, in_float32.keys() - few) <= _MOST_LOSS_OF_MANY
+    return BFloat16Way(None) if is_no_slower and is_near else None
 
 
-def can_multiply(processor: Processor, has_library: bool) -> bool:
-    """Without an instruction for it torch takes about ten times as long as in float32; without our kernel a product of
-    few rows waits for torch."""
-    return processor.multiplies_bfloat16 and has_library
+def _ratio(seconds: Seconds, others: Seconds, rows: Iterable[int]) -> float:
+    """The geometric mean of both ways' ratio: one number of rows may be measured badly on a machine that does more."""
+    return statistics.geometric_mean(seconds[one] / others[one] for one in rows)
 
 
 @cache
-def bfloat16_rows() -> int | None:
+def bfloat16_way() -> BFloat16Way | None:
     """`choose` for this machine, the same from the first call on: measured once, and looked up from then on."""
-    if not can_multiply(this_processor(), library() is not None):
+    if library() is None:
         return None
-    rows = found_once(TABLE, _measured_rows)
-    return rows if isinstance(rows, int) else None
+    return _read(found_once(TABLE, lambda: _written(_measured_way())))
 
 
-def _measured_rows() -> int | None:
+def _measured_way() -> BFloat16Way | None:
     wide = torch.randn(SIZE, SIZE)
-    narrow, dense = NarrowMatrix(wide.bfloat16()), DenseWeight(wide)
+    narrow = NarrowMatrix(wide.bfloat16())
 
-    def seconds(least_rows: int) -> Seconds:
-        return seconds_by_rows(lambda x: bfloat16_product(x.bfloat16(), narrow, least_rows).float())
+    def rounded(torch_rows: int) -> Seconds:
+        # Without an instruction for it torch takes about ten times as long as in float32.
+        if not this_processor().multiplies_bfloat16:
+            return {}
+        return seconds_by_rows(partial(_rounded_product, w=narrow, torch_rows=torch_rows))
 
-    return choose(seconds_by_rows(dense.matmul), by_kernel=seconds(1 << 30), by_torch=seconds(0))
+    in_float32, widened = seconds_by_rows(DenseWeight(wide).matmul), seconds_by_rows(partial(narrow_linear, w=narrow))
+    return choose(in_float32, widened, by_kernel=rounded(1 << 30), by_torch=rounded(0))
+
+
+def _written(way: BFloat16Way | None) -> dict[str, object]:
+    return {} if way is None else asdict(way)
+
+
+def _read(found: object) -> BFloat16Way | None:
+    """What `_written` made; anything else, which another version or the user may have written, means float32."""
+    match found:
+        case {"rounds_from": int() | None as rows}:
+            return BFloat16Way(rows)
+    return None

@@ -42,8 +42,13 @@ def found_once(table: str, measure: Callable[[], object]) -> object:
 
 
 def seconds_by_rows(product: Product) -> Seconds:
-    """product: of float32 [rows, SIZE]."""
-    return {rows: _seconds(product, torch.randn(rows, SIZE)) for rows in ROWS}
+    """product: of float32 [rows, SIZE]. On one thread, whose processor time does not tell what else the machine does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {rows: _seconds(product, torch.randn(rows, SIZE)) for rows in ROWS}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def first_row_without_loss(seconds: Seconds, others: Seconds) -> int | None:
@@ -57,11 +62,11 @@ def first_row_without_loss(seconds: Seconds, others: Seconds) -> int | None:
 
 
 def _seconds(product: Product, x: torch.Tensor) -> float:
-    """The best of a few calls: what else the machine does meanwhile only makes them slower."""
+    """The best of a few calls."""
     product(x)
     found = []
     for _ in range(_REPEATS):
-        begin = time.perf_counter()
+        began = time.thread_time()
         product(x)
-        found.append(time.perf_counter() - begin)
+        found.append(time.thread_time() - began)
     return min(found)

@@ -71,14 +71,17 @@ def _int8() -> Row:
 
 def _bfloat16() -> Row:
     """How a checkpoint in bfloat16 is served by --dtype auto, as the last start with one measured."""
-    if not this_processor().multiplies_bfloat16:
-        return _row("info", "bfloat16 checkpoints", "float32: the processor has no instruction for bfloat16")
-    found = list(remembered("bfloat16_products").values())
-    if not found:
-        return _row("info", "bfloat16 checkpoints", "measured at the first start with one")
-    if found[-1] is None:
-        return _row("info", "bfloat16 checkpoints", "float32: products in bfloat16 are no faster here")
-    return _row("info", "bfloat16 checkpoints", f"linears in bfloat16, multiplied by torch from {found[-1]} rows on")
+    way = next(iter(reversed(remembered("bfloat16_ways").values())), None)
+    match way:
+        case None:
+            found = "measured at the first start with one"
+        case {"rounds_from": int(rows)}:
+            found = f"linears in bfloat16, with activations rounded to it, multiplied by torch from {rows} rows on"
+        case {"rounds_from": None}:
+            found = "linears in bfloat16, widened to float32 as they are multiplied"
+        case _:
+            found = "float32: weights in bfloat16 are slower here"
+    return _row("info", "bfloat16 checkpoints", found)
 
 
 def _memory() -> Row:

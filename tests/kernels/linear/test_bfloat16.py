@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from multiflora_kernels.linear import bfloat16, measuring
-from multiflora_kernels.linear.bfloat16 import BFloat16Weight, bfloat16_rows, can_multiply, choose
-from multiflora_kernels.runtime.machine_cache import remembered
+from multiflora_kernels.linear.bfloat16 import BFloat16Way, BFloat16Weight, bfloat16_way, choose
+from multiflora_kernels.runtime.machine_cache import remember
 from multiflora_kernels.runtime.processor import Processor
 
 FLOATS = {1: 1.0, 4: 2.0, 16: 4.0, 64: 16.0}
 KERNEL = {1: 0.5, 4: 1.5, 16: 4.0, 64: 15.0}
 ONEDNN = {1: 1.0, 4: 1.2, 16: 2.0, 64: 8.0}
+WIDENED = {1: 0.5, 4: 1.0, 16: 4.1, 64: 19.0}
 SLOW = {rows: 10 * seconds for rows, seconds in FLOATS.items()}
 
 
-def weight_of(tensor, least, monkeypatch):
-    monkeypatch.setattr(bfloat16, "bfloat16_rows", lambda: least)
+def weight_of(tensor, rounds_from, monkeypatch):
+    monkeypatch.setattr(bfloat16, "bfloat16_way", lambda: BFloat16Way(rounds_from))
     return BFloat16Weight(tensor)
 
 
@@ -25,8 +26,8 @@ def weight_of(tensor, least, monkeypatch):
 @pytest.mark.parametrize(("k", "columns"), [(64, 48), (50, 37), (7, 1)])
 def test_products_are_rounded_alike_with_any_number_of_rows(path, rows, k, columns, monkeypatch):
     values, x, bias = torch.randn(columns, k).bfloat16(), torch.randn(rows, k), torch.randn(columns)
-    for least in (0, 4, 100):
-        weight = weight_of(values, least, monkeypatch)
+    for rounds_from in (0, 4, 100):
+        weight = weight_of(values, rounds_from, monkeypatch)
         y = weight.matmul(x, bias)
         assert (y.dtype, weight.dtype, y.shape) == (torch.float32, torch.float32, (rows, columns))
         expected = x.bfloat16().double() @ values.double().T
@@ -36,6 +37,15 @@ def test_products_are_rounded_alike_with_any_number_of_rows(path, rows, k, colum
         assert torch.equal(rounded, rounded.bfloat16().float())
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3, 20, 70])
+@pytest.mark.parametrize(("k", "columns"), [(64, 48), (50, 37), (7, 1)])
+def test_widened_weights_make_the_products_of_float32(path, rows, k, columns, monkeypatch):
+    values, x, bias = torch.randn(columns, k).bfloat16(), torch.randn(rows, k), torch.randn(columns)
+    y = weight_of(values, None, monkeypatch).matmul(x, bias)
+    assert (y.dtype, y.shape) == (torch.float32, (rows, columns))
+    torch.testing.assert_close(y, x @ values.float().T + bias)
+
+
 def test_rows_are_the_checkpoints_in_float32(monkeypatch):
     values = torch.randn(6, 4).bfloat16()
     weight = weight_of(values, 4, monkeypatch)
@@ -43,28 +53,52 @@ def test_rows_are_the_checkpoints_in_float32(monkeypatch):
     assert (weight.shape, weight.nbytes) == ((6, 4), 48)
 
 
-def test_it_is_taken_where_it_never_loses():
-    assert choose(FLOATS, KERNEL, ONEDNN) == 4
-    assert choose(FLOATS, KERNEL, {**ONEDNN, 1: 0.4}) == 1
-    assert choose(FLOATS, KERNEL, SLOW) is None
-    assert choose(FLOATS, {**KERNEL, 1: 1.2}, {**ONEDNN, 1: 1.3}) is None
-    assert choose(FLOATS, KERNEL, {**ONEDNN, 64: 14.9}) is None
+def test_activations_are_rounded_where_that_is_faster_with_most_rows_and_never_slower():
+    assert choose(FLOATS, SLOW, KERNEL, ONEDNN) == BFloat16Way(4)
+    assert choose(FLOATS, SLOW, KERNEL, {**ONEDNN, 1: 0.4}) == BFloat16Way(1)
+    for by_kernel, by_torch in (
+        (KERNEL, SLOW),
+        ({**KERNEL, 1: 1.2}, {**ONEDNN, 1: 1.3}),
+        (KERNEL, {**ONEDNN, 64: 14.9}),
+        ({}, {}),
+    ):
+        assert choose(FLOATS, SLOW, by_kernel, by_torch) is None
+        assert choose(FLOATS, WIDENED, by_kernel, by_torch) == BFloat16Way(None)
 
 
-def test_only_instructions_make_it_a_candidate():
-    plain, able = Processor(frozenset({"avx2"})), Processor(frozenset({"avx512_bf16"}))
-    assert [can_multiply(*case) for case in ((plain, True), (able, True), (able, False))] == [False, True, False]
+def test_weights_are_widened_where_few_rows_lose_nothing_and_many_little():
+    assert choose(FLOATS, {**WIDENED, 16: 20.0}, {}, {}) is None
+    assert choose(FLOATS, {**WIDENED, 64: 19.5}, {}, {}) is None
 
 
 def test_it_is_measured_once_and_remembered(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(bfloat16, "can_multiply", lambda processor, has_library: True)
     for module in (bfloat16, measuring):
         monkeypatch.setattr(module, "SIZE", 32)
-    found = bfloat16_rows.__wrapped__()
-    assert found is None or found in measuring.ROWS
-    assert list(remembered(bfloat16.TABLE).values()) == [found]
-    monkeypatch.setattr(bfloat16, "_measured_rows", lambda: 3)
-    assert bfloat16_rows.__wrapped__() == found
-    monkeypatch.setattr(bfloat16, "can_multiply", lambda processor, has_library: False)
-    assert bfloat16_rows.__wrapped__() is None
+    found = bfloat16_way.__wrapped__()
+    assert found is None or found.rounds_from in (None, *measuring.ROWS)
+    for other in (BFloat16Way(3), BFloat16Way(None), None):
+        monkeypatch.setattr(bfloat16, "_measured_way", lambda other=other: other)
+        assert bfloat16_way.__wrapped__() == found, "it is looked up"
+        monkeypatch.setattr(measuring, "machine_key", lambda other=other: f"another machine {other}")
+        assert bfloat16_way.__wrapped__() == other
+        found = other
+    remember(bfloat16.TABLE, {measuring.machine_key(): {"rounds_from": "many"}})
+    assert bfloat16_way.__wrapped__() is None
+
+
+def test_torch_is_asked_only_where_an_instruction_multiplies_bfloat16(monkeypatch):
+    rows = []
+    monkeypatch.setattr(bfloat16, "_rounded_product", lambda x, w, torch_rows: rows.append(len(x)))
+    for module in (bfloat16, measuring):
+        monkeypatch.setattr(module, "SIZE", 32)
+    for features, is_asked in (({"avx2"}, False), ({"avx512_bf16"}, True)):
+        monkeypatch.setattr(bfloat16, "this_processor", lambda features=features: Processor(frozenset(features)))
+        rows.clear()
+        bfloat16._measured_way()
+        assert bool(rows) is is_asked
+
+
+def test_nothing_is_kept_in_bfloat16_without_our_kernels(monkeypatch):
+    monkeypatch.setattr(bfloat16, "library", lambda: None)
+    assert bfloat16_way.__wrapped__() is None

@@ -9,7 +9,7 @@ import torch
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.settings import is_made_at_load, is_weight_only
-from multiflora_kernels.linear.bfloat16 import bfloat16_rows
+from multiflora_kernels.linear.bfloat16 import bfloat16_way
 from multiflora_kernels.linear.integer_choice import integer_way
 from multiflora_kernels.runtime.native import library
 
@@ -33,5 +33,5 @@ def choose_storage(
     if config.quantisation is not None:
         # Codes are faster than what they stand for where our kernels widen them in registers, and nowhere else.
         return "as_stored" if not dequantize and library() is not None else "dense"
-    is_narrow = dtype == "auto" and config.dtype == "bfloat16" and bfloat16_rows() is not None
+    is_narrow = dtype == "auto" and config.dtype == "bfloat16" and bfloat16_way() is not None
     return "bfloat16" if is_narrow else "dense"

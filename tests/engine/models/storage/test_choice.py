@@ -14,6 +14,7 @@ from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.storage import choice
 from multiflora_engine.models.storage.choice import Storage, choose_storage
+from multiflora_kernels.linear.bfloat16 import BFloat16Way
 from multiflora_kernels.linear.integer import IntegerWay
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -48,19 +49,20 @@ def test_int8_is_asked_for_by_name_and_served_on_a_cpu(
 
 
 @pytest.mark.parametrize(
-    ("rows", "dtype", "checkpoint", "expected"),
+    ("way", "dtype", "checkpoint", "expected"),
     [
-        (4, "auto", "bfloat16", "bfloat16"),
+        (BFloat16Way(4), "auto", "bfloat16", "bfloat16"),
+        (BFloat16Way(None), "auto", "bfloat16", "bfloat16"),
         (None, "auto", "bfloat16", "dense"),
-        (4, "float32", "bfloat16", "dense"),
-        (4, "bfloat16", "bfloat16", "dense"),
-        (4, "auto", "float32", "dense"),
+        (BFloat16Way(4), "float32", "bfloat16", "dense"),
+        (BFloat16Way(4), "bfloat16", "bfloat16", "dense"),
+        (BFloat16Way(4), "auto", "float32", "dense"),
     ],
 )
-def test_a_checkpoint_in_bfloat16_stays_so_where_its_products_are_faster(
-    rows: int | None, dtype: str, checkpoint: str, expected: Storage, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_in_bfloat16_stays_so_where_that_is_no_slower(
+    way: BFloat16Way | None, dtype: str, checkpoint: str, expected: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "bfloat16_rows", lambda: rows)
+    monkeypatch.setattr(choice, "bfloat16_way", lambda: way)
     config = replace(load_model_config(FIXTURES / "gptq-4"), quantisation=None, dtype=checkpoint)
     assert choose_storage(config, dtype, None, False, CPU) == expected
     assert choose_storage(config, dtype, None, False, CUDA) == "dense"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tests.engine.models.quantisation.cases import FIXTURES, changed
-from transformers import GPT2Config, LlamaConfig, MixtralConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
 from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
@@ -20,7 +20,7 @@ from multiflora_engine.models.storage import choice
 from multiflora_engine.models.storage.choice import Storage
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_kernels.linear import bfloat16, quantised
-from multiflora_kernels.linear.bfloat16 import BFloat16Weight
+from multiflora_kernels.linear.bfloat16 import BFloat16Way, BFloat16Weight
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.integer import IntegerWay
 from multiflora_kernels.linear.quantised import INT8, W8A8, IntegerForm, QuantisedWeight
@@ -209,13 +209,26 @@ def test_adapters_on_int8_say_what_peft_says_on_its_values(
         check_answer(adapted, prompts[1], base_answer)
 
 
-@pytest.mark.parametrize("config_class", [LlamaConfig, GPT2Config, MixtralConfig])
+def is_chosen(monkeypatch: pytest.MonkeyPatch, way: BFloat16Way) -> None:
+    for module in (choice, bfloat16):
+        monkeypatch.setattr(module, "bfloat16_way", lambda: way)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "way"),
+    [
+        (LlamaConfig, BFloat16Way(4)),
+        (LlamaConfig, BFloat16Way(None)),
+        (GPT2Config, BFloat16Way(None)),
+        (MixtralConfig, BFloat16Way(4)),
+    ],
+)
 def test_linears_in_bfloat16_are_those_of_the_checkpoint(
-    config_class: Any, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half the memory, and the answers of a model whose products are made in bfloat16."""
-    monkeypatch.setattr(bfloat16, "bfloat16_rows", lambda: 4)
-    monkeypatch.setattr(choice, "bfloat16_rows", lambda: 4)
+    config_class: Any, way: BFloat16Way, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Half the memory, and the answers of float32, or of a model whose products are made in bfloat16."""
+    is_chosen(monkeypatch, way)
     model, folder = save_model(tiny_config(config_class))
     model.bfloat16().save_pretrained(folder)
     kept, dense = load(folder, "bfloat16"), load(folder, "dense")
@@ -236,28 +249,29 @@ def test_linears_in_bfloat16_are_those_of_the_checkpoint(
     engine = start_engine(folder, dtype="auto")
     assert (engine.ready.weight_bytes, engine.ready.dtype) == (kept.num_bytes, "float32")
     narrow, wide = ask(engine, prompts), ask(start_engine(folder, dtype="float32"), prompts)
-    assert_near(narrow, wide)
-
-
-def assert_near(narrow: list[Any], wide: list[Any]) -> None:
-    """What products in bfloat16 change of a first token's log-probability."""
     for one, other in zip(narrow, wide, strict=True):
-        assert one.logprobs[0] == pytest.approx(other.logprobs[0], abs=0.06)
-        assert one.logprobs[0] != other.logprobs[0]
+        # Of a first token: later ones may be others where activations are rounded.
+        assert one.logprobs[0] == pytest.approx(other.logprobs[0], abs=1e-5 if way.rounds_from is None else 0.06)
+        if way.rounds_from is None:
+            assert one.tokens == other.tokens
+        else:
+            assert one.logprobs[0] != other.logprobs[0]
 
 
+@pytest.mark.parametrize(("way", "near"), [(BFloat16Way(4), 0.06), (BFloat16Way(None), 1e-4)])
 def test_adapters_beside_linears_in_bfloat16(
-    tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, store: Any, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    way: BFloat16Way, near: float, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, store: Any,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """DoRA and the base in one batch, beside PEFT in float32 on the same values."""
-    for module in (choice, bfloat16):
-        monkeypatch.setattr(module, "bfloat16_rows", lambda: 4)
+    is_chosen(monkeypatch, way)
     model, folder = save_model(tiny_config(LlamaConfig))
     model.bfloat16().save_pretrained(folder)
     torch.manual_seed(5)
     config = LoraConfig(r=4, target_modules=[*LINEAR, "lm_head"], use_dora=True, init_lora_weights=False)
-    adapted = get_peft_model(model.float(), config).eval()
+    # Read anew: a model that was rounded keeps its rotation's frequencies rounded.
+    in_float32 = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    adapted = get_peft_model(in_float32, config).eval()
     adapted.save_pretrained(str(tmp_path / "adapter"))
     digest = store.add(tmp_path / "adapter").digest
     prompts = [[1, 5, 9, 44, 17, 101], list(range(3, 60))]
@@ -266,5 +280,5 @@ def test_adapters_beside_linears_in_bfloat16(
         for prompt, answer, off in ((prompts[0], with_adapter, False), (prompts[1], base, True)):
             with adapted.disable_adapter() if off else nullcontext():
                 expected = adapted(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
-            assert answer.logprobs[0] == pytest.approx(expected[answer.tokens[0]].item(), abs=0.06)
-            assert expected.max() - expected[answer.tokens[0]] < 0.12
+            assert answer.logprobs[0] == pytest.approx(expected[answer.tokens[0]].item(), abs=near)
+            assert expected.max() - expected[answer.tokens[0]] < 2 * near
