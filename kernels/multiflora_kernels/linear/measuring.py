@@ -42,7 +42,7 @@ def found_once(table: str, measure: Callable[[], object]) -> object:
 
 
 def seconds_by_rows(product: Product) -> Seconds:
-    """product: of float32 [rows, SIZE]. On one thread, whose processor time does not tell what else the machine does."""
+    """product: of float32 [rows, SIZE]. On one thread: its processor time does not tell what else the machine does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
