@@ -33,6 +33,11 @@ class Connection(aiosqlite.Connection):
     async def cursor(self) -> Cursor:  # type: ignore[override]  # what SQLAlchemy asks of one, and no more
         return Cursor(self)
 
+    async def rollback(self) -> None:
+        """SQLAlchemy asks for one at a transaction's end, and for another as the connection goes back to its pool."""
+        if self.in_transaction:
+            await super().rollback()
+
     async def ask(self, work: Callable[[sqlite3.Cursor], None]) -> None:
         """Done by the connection's thread, with a cursor of the file's that is closed afterwards."""
 

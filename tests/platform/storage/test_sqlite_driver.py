@@ -43,7 +43,8 @@ async def test_a_statement_asks_the_thread_once(engine: AsyncEngine, monkeypatch
         monkeypatch.setattr(driver, "_tx", watched)
         assert list(await connection.execute(text("SELECT 1 UNION SELECT 2"))) == [(1,), (2,)]
         assert watched.asked == 2, "BEGIN and the query"
-        monkeypatch.undo()
+    assert watched.asked == 3, "one ROLLBACK, also for the pool"
+    monkeypatch.undo()
 
 
 async def test_what_a_statement_did_is_known(engine: AsyncEngine) -> None:
