@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 from safetensors.numpy import save
+from sqlalchemy import Engine
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
@@ -37,7 +38,7 @@ from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.serving.probe import Prober
 from multiflora_platform.server.rest_api import router
 from multiflora_platform.settings import Settings
-from multiflora_platform.storage.connections import private_folder
+from multiflora_platform.storage.connections import open_engine, private_folder
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.migrations import upgrade
 from multiflora_platform.storage.outbox_follower import Follower
@@ -60,6 +61,8 @@ _MODEL = {"name": "base", "root": "base", "names": ("base",), "known_as": str, "
 # Evals stay queued.
 _NO_RUNNER = SimpleNamespace(kick=lambda: None, stopped=lambda run: None)
 _SCHEMA: list[bytes] = []
+# The first of each kind of database.
+_ENGINES: dict[str, Engine] = {}
 # FastAPI reads the signatures of routes anew for each application that includes their router; all houses share these.
 _ROUTES = FastAPI(openapi_url=None)
 _ROUTES.include_router(router)
@@ -108,6 +111,16 @@ def _provide_schema(database: Path) -> None:
         database.write_bytes(_SCHEMA[0])
 
 
+def _open_database(url: str) -> Database:
+    """With the schema. What SQLAlchemy compiles is the same for all databases of a kind: a session does it once, for a
+    house runs a hundred different statements, most of them a few times."""
+    opened = open_engine(url)
+    engine = opened.sync_engine
+    first = _ENGINES.setdefault(engine.dialect.name, engine)
+    engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache
+    return Database(opened)
+
+
 class ProbedEngine:
     """Does as it is told; how far an adapter moves the logits is the prober's to say."""
 
@@ -144,7 +157,7 @@ class House:
     async def open(self) -> House:
         if self.database_url.startswith("sqlite"):
             _provide_schema(self.data / "multiflora.db")
-        self.database = await Database.prepared(self.database_url)
+        self.database = _open_database(self.database_url)
         self.follower = Follower(self.database)
         await self.follower.start()
         self.registry = await Registry.open(
