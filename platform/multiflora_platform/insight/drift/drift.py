@@ -88,9 +88,8 @@ class Drift:
         found: Difference | None = None
         place: PromptPlace | None = None
         try:
-            if (reader := self._reader_of(prompt.facts.base_digest)) is not None:
-                found = self._difference(prompt, prompts, reader.decode)
-                place = None if found is None or found.kind is None else self._place(prompt, body, found, reader.locate)
+            found = self._difference(prompt, prompts)
+            place = None if found is None or found.kind is None else self._place(prompt, body, found)
         except Exception:
             # What is told of a prompt must not end the request.
             _log.exception("What a prompt drifts by could not be told")
@@ -145,7 +144,7 @@ class Drift:
                 advice=advice(kind, share, tenant, place.role, place.position, per_minute),
             )
 
-    def _difference(self, prompt: KeptPrompt, prompts: KeptPrompts, decode: Decode) -> Difference | None:
+    def _difference(self, prompt: KeptPrompt, prompts: KeptPrompts) -> Difference | None:
         """From the prompt, of the last ones that it could share with, that begins most like it."""
         best: tuple[int, KeptPrompt] | None = None
         for other in prompts.newest_like(prompt, _COMPARED):
@@ -154,10 +153,13 @@ class Drift:
                 best = shared, other
         if best is None or min(len(prompt.ids), len(best[1].ids)) - best[0] < LEAST_TOKENS:
             return None
+        reader = self._reader_of(prompt.facts.base_digest)
+        if reader is None:
+            return None
         at, other = best
-        return difference(prompt.ids, other.ids, at, (prompt.outline, other.outline), decode)
+        return difference(prompt.ids, other.ids, at, (prompt.outline, other.outline), reader.decode)
 
-    def _place(self, prompt: KeptPrompt, body: msgspec.Struct, found: Difference, locate: Locate) -> PromptPlace:
+    def _place(self, prompt: KeptPrompt, body: msgspec.Struct, found: Difference) -> PromptPlace:
         assert found.kind is not None, "only what is named has a place"
         places, key = self._group(prompt).places, (found.kind, found.at)
         if key in places:
@@ -168,7 +170,9 @@ class Drift:
             # Names of many lengths before a value: the last place of its kind is as good as another look.
             return near[-1]
         self._located_at = now
-        places[key] = locate(body, prompt, found.at, found.back)
+        reader = self._reader_of(prompt.facts.base_digest)
+        assert reader is not None, "it has just read the difference"
+        places[key] = reader.locate(body, prompt, found.at, found.back)
         if len(places) > _MOST_PLACES:
             places.popitem(last=False)
         return places[key]
