@@ -87,13 +87,37 @@ def _messages(body: ResponseRequest) -> list[dict[str, Any]]:
     elif not body.input:
         raise invalid("input", "input is empty; send a text or at least one item.")
     else:
-        for index, item in enumerate(body.input):
-            _add_item(messages, f"input[{index}]", item)
+        _add_items(messages, body.input)
     return messages
 
 
+def _add_items(messages: list[dict[str, Any]], items: list[dict[str, Any]]) -> None:
+    """Reasoning goes into the message that comes of the next item, or is nobody's."""
+    thoughts: list[str] = []
+    for index, item in enumerate(items):
+        place = f"input[{index}]"
+        if item.get("type") == "reasoning":
+            thoughts += _thoughts(place, item)
+            continue
+        _add_item(messages, place, item)
+        answer = messages[-1]
+        if thoughts and answer["role"] == "assistant":
+            answer["reasoning_content"] = "\n".join([*filter(None, [answer.get("reasoning_content")]), *thoughts])
+        thoughts = []
+
+
+def _thoughts(place: str, item: dict[str, Any]) -> list[str]:
+    """Texts of the content; a summary is not what the model wrote, and what is encrypted cannot be read."""
+    content = item.get("content")
+    parts = content if isinstance(content, list) else [] if content is None else [content]
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    if len(texts) < len(parts):
+        raise invalid(f"{place}.content", f"{place}.content must be a list of parts with a `text` each.")
+    return texts
+
+
 def _add_item(messages: list[dict[str, Any]], place: str, item: dict[str, Any]) -> None:
-    """Calls of one turn are one message, as chat templates expect."""
+    """Calls are of one message with each other and with what was said before them, as chat templates expect."""
     kind = item.get("type") or "message"
     if kind == "message":
         messages.append({"role": item.get("role"), "content": item.get("content")})
@@ -103,8 +127,8 @@ def _add_item(messages: list[dict[str, Any]], place: str, item: dict[str, Any]) 
             "type": "function",
             "function": {"name": item.get("name"), "arguments": item.get("arguments")},
         }
-        if messages and messages[-1].get("tool_calls"):
-            messages[-1]["tool_calls"].append(call)
+        if messages and messages[-1]["role"] == "assistant":
+            messages[-1].setdefault("tool_calls", []).append(call)
         else:
             messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
     elif kind == "function_call_output":
@@ -112,7 +136,7 @@ def _add_item(messages: list[dict[str, Any]], place: str, item: dict[str, Any]) 
         if not isinstance(output, str | list) or output == []:
             raise invalid(f"{place}.output", f"{place}.output must be a string or a non-empty list of text parts.")
         messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
-    elif kind != "reasoning":  # the model's own thoughts of earlier turns are not shown to it again
+    else:
         raise unsupported(f"{place}.type", f"{place}.type {str(kind)[:40]!r} is not supported.")
 
 

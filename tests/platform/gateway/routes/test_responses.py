@@ -49,15 +49,55 @@ async def test_a_text(house: House) -> None:
 
 
 async def test_items(house: House) -> None:
-    """Earlier answers come back as they were given; reasoning is left out."""
+    """Earlier answers come back as they were given; summaries of reasoning are left out."""
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
-        {"type": "reasoning", "summary": []},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Greets."}]},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]},
         {"role": "user", "content": "Bye"},
     ]
     assert (await house.post(PATH, {"model": "base", "input": items})).status_code == 200
     assert prompt(house) == "<|user|>Hi<|end|><|assistant|>Hello<|end|><|user|>Bye<|end|><|assistant|>"
+
+
+TURNS = """{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}{{
+ m.content or '' }}{% for c in m.tool_calls or [] %}[{{ c.function.name
+}}]{% endfor %}{% endfor %}"""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "turn"),
+    [
+        ("tmc", "<assistant>(Rain?)Let me see.[get_weather]"),
+        ("tc", "<assistant>(Rain?)[get_weather]"),
+        ("tcc", "<assistant>(Rain?)[get_weather][get_weather]"),
+        ("tmtc", "<assistant>(Rain?\nRain?)Let me see.[get_weather]"),
+        ("ttm", "<assistant>(Rain?\nRain?)Let me see."),
+        ("t", ""),
+        ("tu", "<user>Bye"),
+    ],
+)
+async def test_reasoning_text_and_calls_of_a_turn_are_one_message(
+    house: House, monkeypatch: pytest.MonkeyPatch, kinds: str, turn: str
+) -> None:
+    monkeypatch.setattr(house.services.model.tokenizer, "templates", ChatTemplates({"default": TURNS}))
+    item = {
+        "t": {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Rain?"}]},
+        "m": {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
+        "c": {"type": "function_call", "call_id": "c", "name": "get_weather", "arguments": "{}"},
+        "u": {"role": "user", "content": "Bye"},
+    }
+    items = [{"role": "user", "content": "Hi"}, *(item[kind] for kind in kinds)]
+    answer = await house.post(PATH, {"model": "base", "input": items})
+    assert answer.status_code == 200, answer.text
+    assert prompt(house) == f"<user>Hi{turn}"
+
+
+@pytest.mark.parametrize("content", ["Rain?", 3, [3], [{"type": "reasoning_text"}], [{"text": None}]], ids=str)
+async def test_reasoning_that_is_no_text_is_named(house: House, content: Any) -> None:
+    items = [{"role": "user", "content": "x"}, {"type": "reasoning", "content": content}]
+    answer = await house.post(PATH, {"model": "base", "input": items})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input[1].content")
 
 
 async def test_there_is_nothing_hidden_to_include(house: House) -> None:
