@@ -57,8 +57,9 @@ class Follower:
         if self._file is not None:
             self._file.close()
 
-    async def catch_up(self) -> None:
-        """Look once. Raises Unavailable while the database is away."""
+    async def catch_up(self) -> bool:
+        """Look once, at a batch of events at most; whether there may be more. Raises Unavailable while the database is
+        away."""
         query = select(EventRow).where(EventRow.id > self._cursor).order_by(EventRow.id).limit(_BATCH)
         async with self._database.read_between_writes() as session:
             events = list(await session.scalars(query))
@@ -70,13 +71,13 @@ class Follower:
             self._cursor = events[-1].id if events else self._cursor
         if foreign:
             await self._database.wake()
+        return len(events) == _BATCH
 
     async def _look(self) -> None:
         """Catch up, unless SQLite's file is as it was: a query costs a hundred times as much."""
         version = None if self._file is None else self._file.read()
         if version is None or version != self._followed:
-            await self.catch_up()
-            self._followed = version
+            self._followed = None if await self.catch_up() else version
 
     async def _run(self) -> None:
         lost = False

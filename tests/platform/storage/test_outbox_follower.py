@@ -24,12 +24,12 @@ class Watched(Follower):
     queries = 0
     fails = 0
 
-    async def catch_up(self) -> None:
+    async def catch_up(self) -> bool:
         self.queries += 1
         if self.fails:
             self.fails -= 1
             raise Unavailable("away")
-        await super().catch_up()
+        return await super().catch_up()
 
 
 class Looks:
@@ -96,6 +96,22 @@ async def test_another_program_s_commit_is_followed(tmp_path: Path, looks: Looks
         other.close()
         async with asyncio.timeout(30):
             await told.wait()
+
+
+async def test_what_one_look_cannot_take_in_the_next_ones_do(
+    tmp_path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_follower, "_BATCH", 1)
+    async with following(tmp_path) as (database, follower):
+        await looks.some_more()
+
+        async def work(change: Change) -> None:
+            for number in range(3):
+                change.tell(f"x.{number}")
+
+        await database.write("test", work)
+        await looks.some_more()
+        assert (follower.queries, database.own_events) == (1 + 4, set())
 
 
 async def test_what_could_not_be_read_is_read_later_although_nothing_is_committed(tmp_path: Path, looks: Looks) -> None:
