@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from multiflora_kernels.linear.narrow import PRODUCT, NarrowMatrix, arguments, narrow_linear
-from multiflora_kernels.runtime.native import native_function
+from multiflora_kernels.runtime.native import native_function, pointer
 
 Kind = Literal["native", "torch"]
 """native: our kernel, of 16 bits; torch: oneDNN's, of 8."""
@@ -91,7 +91,31 @@ def _native_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None,
 
 def _torch_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
     assert w.scales is not None, "integers have scales"
-    codes, scales = rounded_reference(x, largest)
-    y = torch._int_mm(codes.to(torch.int8), w.codes.t()).float()
-    y.mul_(w.scales.t()).mul_(scales)
-    return y if bias is None else y.add_(bias)
+    codes, scales = _codes(x, largest)
+    return _scaled(torch._int_mm(codes, w.codes.t()), scales, w.scales, bias)
+
+
+def _codes(x: torch.Tensor, largest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """int8 [T, K] and float32 [T, 1], as `rounded_reference` has them."""
+    native = native_function("multiflora_round_to_bytes", "ppp")
+    if native is None:
+        codes, scales = rounded_reference(x, largest)
+        return codes.to(torch.int8), scales
+    rows, k = x.shape
+    codes, scales = torch.empty((rows, k), dtype=torch.int8), torch.empty((rows, 1))
+    native(PRODUCT.pack(0, x.data_ptr(), 0, rows, 0, k, x.stride(0), 0), codes.data_ptr(), scales.data_ptr())
+    return codes, scales
+
+
+def _scaled(
+    sums: torch.Tensor, row_scales: torch.Tensor, column_scales: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """sums: int32 [T, N], whose memory the result takes; row_scales: [T, 1], column_scales: [N, 1], bias: [N]."""
+    native = native_function("multiflora_scale_sums", "ppp")
+    if native is None:
+        y = sums.float().mul_(row_scales * column_scales.t())
+        return y if bias is None else y.add_(bias)
+    (rows, columns), y = sums.shape, sums.view(torch.float32)
+    product = PRODUCT.pack(y.data_ptr(), 0, pointer(bias), rows, columns, 0, 0, columns)
+    native(product, row_scales.data_ptr(), column_scales.data_ptr())
+    return y

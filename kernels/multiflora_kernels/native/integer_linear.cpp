@@ -1,5 +1,6 @@
 // y = x W^T + bias in integers, for a W of 8 bits with a scale for each column of y: rows of x become integers of up
-// to 16 bits, sums of products are exact in 32, and both scales are multiplied in at the end.
+// to 16 bits, sums of products are exact in 32, and both scales are multiplied in at the end. Both ends also by
+// themselves, for products of bytes that a library makes.
 //
 // W is widened to 16 bits and turned, TILE rows and CHUNK inputs at a time, so that one vector holds two inputs of eight
 // columns: the processor multiplies and adds both at once, and no sum is left to be made across a vector's lanes.
@@ -10,13 +11,13 @@ constexpr int64_t CHUNK = 512;  // inputs of a turned tile, which stays in the n
 constexpr int64_t ROWS = 240;   // of x, rounded at a time
 constexpr int STEP = 16;        // inputs; rounded rows are padded to a multiple with zeros
 
-typedef int16_t Codes __attribute__((vector_size(LANES * 2)));
-
 static inline int64_t padded(int64_t k) { return (k + STEP - 1) / STEP * STEP; }
 
-// codes[i] = x[i] / scale to the nearest integer, of which the largest is +-limit. Returns the scale: 0 for a row of
-// zeros, NaN for one with a value that is not finite.
-static float round_row(const float* x, int64_t k, int64_t limit, int16_t* codes) {
+// codes[i] = x[i] / scale to the nearest integer, of which the largest is +-limit, and 0 from k up to `end`. Returns the
+// scale: 0 for a row of zeros, NaN for one with a value that is not finite.
+template <class Code>
+static float round_row(const float* x, int64_t k, int64_t limit, Code* codes, int64_t end) {
+    typedef Code Codes __attribute__((vector_size(LANES * sizeof(Code))));
     Vec most = {}, nothing = {};
     int64_t i = 0;
     for (; i + LANES <= k; i += LANES) {
@@ -37,9 +38,9 @@ static float round_row(const float* x, int64_t k, int64_t limit, int16_t* codes)
         const Codes narrow = __builtin_convertvector(code, Codes);
         std::memcpy(codes + i, &narrow, sizeof narrow);
     }
-    for (; i < padded(k); ++i) {
+    for (; i < end; ++i) {
         const float v = i < k && !is_empty ? x[i] * inverse : 0.0f;
-        codes[i] = static_cast<int16_t>(v + (v < 0.0f ? -0.5f : 0.5f));
+        codes[i] = static_cast<Code>(v + (v < 0.0f ? -0.5f : 0.5f));
     }
     return bad == 0.0f ? (is_empty ? 0.0f : peak / limit) : bad;
 }
@@ -173,7 +174,7 @@ extern "C" void multiflora_integer_linear(const NarrowArgs* args, int64_t limit)
         const int64_t rows = std::min(ROWS, a.rows - row);
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < rows; ++t)
-            scales[t] = round_row(a.x + (row + t) * a.x_stride, a.k, limit, x + t * stride);
+            scales[t] = round_row(a.x + (row + t) * a.x_stride, a.k, limit, x + t * stride, stride);
 #pragma omp for schedule(static)
         for (int64_t item = 0; item < items; ++item) multiply_tile(*args, x, scales, row, rows, item * TILE);
     }
@@ -182,9 +183,41 @@ extern "C" void multiflora_integer_linear(const NarrowArgs* args, int64_t limit)
 // y[t] = x[t], rounded as the product rounds it; bias and W are not read
 extern "C" void multiflora_round_rows(const Product* args, int64_t limit) {
     const Product& a = *args;
-    std::vector<int16_t> codes(padded(a.k));
+    std::vector<int16_t> codes(a.k);
     for (int64_t t = 0; t < a.rows; ++t) {
-        const float scale = round_row(a.x + t * a.x_stride, a.k, limit, codes.data());
+        const float scale = round_row(a.x + t * a.x_stride, a.k, limit, codes.data(), a.k);
         for (int64_t i = 0; i < a.k; ++i) a.y[t * a.y_stride + i] = codes[i] * scale;
+    }
+}
+
+// codes [rows][k] and scales [rows] of x; y, bias and W are not read
+extern "C" void multiflora_round_to_bytes(const Product* args, int8_t* codes, float* scales) {
+    const Product& a = *args;
+    const int threads = threads_for(a.rows * a.k, 1 << 16);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t t = 0; t < a.rows; ++t)
+        scales[t] = round_row(a.x + t * a.x_stride, a.k, 127, codes + t * a.k, a.k);
+}
+
+// y[t][c] = y[t][c] * row_scales[t] * column_scales[c] + bias[c], where y lies as 32-bit integers before; x is not read
+extern "C" void multiflora_scale_sums(const Product* args, const float* row_scales, const float* column_scales) {
+    const Product& a = *args;
+    const int threads = threads_for(a.rows * a.columns, 1 << 16);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t t = 0; t < a.rows; ++t) {
+        float* y = a.y + t * a.y_stride;
+        const float scale = row_scales[t];
+        int64_t c = 0;
+        for (; c + LANES <= a.columns; c += LANES) {
+            VecInt sums;
+            std::memcpy(&sums, y + c, sizeof sums);
+            const Vec scaled = to_float(sums) * (scale * load(column_scales + c));
+            store(y + c, a.bias != nullptr ? scaled + load(a.bias + c) : scaled);
+        }
+        for (; c < a.columns; ++c) {
+            int32_t sum;
+            std::memcpy(&sum, y + c, sizeof sum);
+            y[c] = sum * (scale * column_scales[c]) + (a.bias != nullptr ? a.bias[c] : 0.0f);
+        }
     }
 }
