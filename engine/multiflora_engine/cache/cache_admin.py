@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex, Place
-from multiflora_engine.cache.cache_snapshot import CacheSnapshot
+from multiflora_engine.cache.cache_snapshot import CacheSnapshot, free_in_turn
 from multiflora_engine.cache.changes.held_blocks import held_blocks
 from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.cache.run_tree import Positions, RunSummary, RunTree
@@ -158,8 +158,8 @@ class CacheAdmin:
         while snapshot.copy_slice(self._rows_at_once):
             yield _GOES_ON
         pinned = [_tag(hash) for hash in self._pins]
-        found = self._thread.submit(lambda copy: look(RunTree(copy, pinned)), snapshot)
-        # The thread is to free the copy, because unmapping it takes milliseconds.
+        found = self._thread.submit(_found, look, snapshot, pinned)
+        # The thread gives the copy's memory back.
         del snapshot
         return (yield from _result_of(found))
 
@@ -319,6 +319,16 @@ class CacheAdmin:
         """Whether each is the block that was copied and is still published."""
         is_published = self._index.rows["place"][block_ids] != 0
         return np.asarray(is_published & (self._pool.tags[block_ids] == tags))
+
+
+def _found(look: Callable[[RunTree], Result], snapshot: CacheSnapshot, pinned: list[int]) -> Result:
+    """What is found in the copy, whose memory is given back, as is the tree's."""
+    tree = RunTree(snapshot, pinned)
+    try:
+        return look(tree)
+    finally:
+        free_in_turn(tree)
+        free_in_turn(snapshot)
 
 
 def _tag(hash: bytes) -> int:

@@ -5,6 +5,7 @@ Each row is of one moment; two rows may be of different steps. What was publishe
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,11 @@ class CacheSnapshot:
 def _as_words(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     """[N, 3]: numpy copies rows field by field, which takes six times as long."""
     return rows.view(np.uint64).reshape(len(rows), -1)
+
+
+def free_in_turn(holder: object) -> None:
+    """Takes the holder's attributes from it, one after the other, and lets other threads go on in between: arrays are
+    given back with the interpreter's lock held, and unmapping all of a large cache's takes milliseconds."""
+    for name in reversed([*vars(holder)]):  # views before what they show
+        delattr(holder, name)
+        time.sleep(0)

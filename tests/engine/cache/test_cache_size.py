@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import tracemalloc
 from array import array
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from multiflora_engine.cache import cache_admin, cache_snapshot
 from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex, Place
 from multiflora_engine.cache.cache_snapshot import CacheSnapshot
 from multiflora_engine.cache.prefix_cache import PrefixCache
+from multiflora_engine.cache.run_tree import RunTree
 from multiflora_engine.core.sequence import make_sequences
 from multiflora_engine.protocol.messages import CacheReply, CacheRequest
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -110,6 +113,35 @@ def test_a_report_copies_a_bounded_part_in_each_step(monkeypatch: pytest.MonkeyP
     assert sum(copied) == num_blocks
     assert max(copied) == 8192, "a slice in a step; nothing else of it grows with the pool"
     assert sum(node.blocks for node in replies[0].nodes) == 100 * PROMPT_BLOCKS
+
+
+def test_what_a_look_took_is_given_back_one_array_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, told, taken = Cache(128), list[str](), list[RunTree | CacheSnapshot]()
+    cache.compute(1)
+
+    class Told:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __del__(self) -> None:
+            told.append(self.name)
+
+    def planted(snapshot: CacheSnapshot, pinned: list[int]) -> RunTree:
+        """With what tells when it is given back."""
+        tree = RunTree(snapshot, pinned)
+        for holder in (tree, snapshot):
+            holder.__dict__ |= {name: Told(f"{type(holder).__name__}'s {name}") for name in ("first", "last")}
+        taken.extend((tree, snapshot))
+        return tree
+
+    monkeypatch.setattr(cache_admin, "RunTree", planted)
+    monkeypatch.setattr(cache_snapshot, "time", SimpleNamespace(sleep=lambda seconds: told.append("")))
+    assert len(cache.ask("report").nodes) == 1
+    assert [vars(holder) for holder in taken] == [{}, {}]
+    names = [(at, name) for at, name in enumerate(told) if name]
+    holders = ("RunTree", "CacheSnapshot")
+    assert [name for _, name in names] == [f"{holder}'s {name}" for holder in holders for name in ("last", "first")]
+    assert all(told[at + 1] == "" for at, _ in names), "others go on behind each"
 
 
 def test_pins_and_drops_change_a_bounded_number_of_blocks_in_each_step() -> None:
