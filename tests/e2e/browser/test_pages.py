@@ -411,6 +411,10 @@ def test_each_table_of_savings_is_sorted_by_its_own_heads(window: Window) -> Non
     page.wait_for_url("**/ui/cache?tab=savings&tenants=device")
     orders = [[head.get_attribute("aria-sort") for head in table.get_by_role("columnheader").all()] for table in tables]
     assert [[order for order in of if order] for of in orders] == [["descending"], ["ascending"]]
+    for address, order in (("&sort=tokens", "ascending"), ("", "descending")):
+        tables[0].get_by_role("button", name="Tokens").click()
+        page.wait_for_url(f"**/ui/cache?tab=savings&tenants=device{address}")
+        tables[0].locator(f"[role=columnheader][aria-sort={order}]", has_text="Tokens").wait_for()
 
 
 def test_requests_are_filtered_by_what_they_were_and_may_stand_still(window: Window, shop: Server) -> None:

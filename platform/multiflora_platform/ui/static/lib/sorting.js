@@ -13,9 +13,9 @@ export function useSorting(columns, rows, param = "sort", first) {
   const down = asked.startsWith("-");
   const key = down ? asked.slice(1) : asked;
   const inOrder = useMemo(() => sorted(rows, columns, key ? { key, down } : null), [rows, key, down]);
-  // Down, up, and as it was before; by the first click from the lowest up.
+  // By the first click from the lowest up, then down, then as it was at first; where that is down, up once more.
   const onSort = (to) => {
-    const next = key !== to ? to : down ? null : `-${to}`;
+    const next = key !== to ? to : !down ? `-${to}` : asked === first ? to : null;
     setQuery({ [param]: next === first ? null : next });
   };
   return { rows: inOrder, sort: key ? { key, down } : null, onSort };
