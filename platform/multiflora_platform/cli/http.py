@@ -4,8 +4,10 @@ codes."""
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +17,8 @@ import httpx
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+_UPLOAD_SECONDS = 600.0
+"""The server answers some requests, such as large uploads, only when all is done."""
 
 
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,24 +34,34 @@ def _first_key(environ: Mapping[str, str]) -> str | None:
 
 def request(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
     """One call to `/api/v1{path}`. Raises CommandError with the server's own words."""
-    return _call(arguments, method, f"/api/v1{path}", **options)
+    return call(arguments, method, f"/api/v1{path}", **options)
 
 
 def models(arguments: argparse.Namespace) -> list[str]:
     """What the server serves, the base model first. Raises CommandError."""
-    return [card["id"] for card in _call(arguments, "GET", "/v1/models").json()["data"]]
+    return [card["id"] for card in call(arguments, "GET", "/v1/models").json()["data"]]
 
 
-def _call(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
+def call(
+    arguments: argparse.Namespace, method: str, path: str, timeout: float = _UPLOAD_SECONDS, **options: Any
+) -> httpx.Response:
+    """One call to any path of the server. timeout: seconds that it may be silent. Raises CommandError."""
     headers = {**_authorization(arguments), **options.pop("headers", {})}
     try:
-        # Ten minutes: the server answers some requests, such as large uploads, only when all is done.
-        response = httpx.request(method, _url(arguments, path), headers=headers, timeout=600.0, **options)
+        response = httpx.request(
+            method, _url(arguments, path), headers=headers, timeout=timeout, verify=_certificates(), **options
+        )
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise _unreachable(arguments, error) from None
     if response.is_error:
         raise _problem(response)
     return response
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Made once: to read them takes longer than a small request."""
+    return httpx.create_ssl_context()
 
 
 def every(arguments: argparse.Namespace, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -128,11 +142,12 @@ def _problem(response: httpx.Response) -> CommandError:
     told = problem.get("error")  # /v1 and /api/v1 have an envelope of their own each
     said = told.get("message") if isinstance(told, dict) else None
     detail = problem.get("detail") or said or problem.get("title") or str(problem)
+    slug = str(problem.get("type", "")).rsplit(":", 1)[-1]
     if response.status_code == 401:
-        return CommandError(f"{detail}; give --api-key or set MULTIFLORA_API_KEY")
+        return CommandError(f"{detail}; give --api-key or set MULTIFLORA_API_KEY", slug=slug)
     rows = [row for row in problem.get("rows", ()) if row.get("severity") == "error"]
     if response.status_code == 422 and rows:
         first = rows[0]
         sentences = " ".join(filter(None, (first["message"], first.get("hint"))))
         return CommandError(f"rejected: {first['check']}: {sentences}", ExitCode.REJECTED)
-    return CommandError(detail, slug=str(problem.get("type", "")).rsplit(":", 1)[-1])
+    return CommandError(detail, slug=slug)

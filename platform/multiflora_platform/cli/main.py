@@ -31,7 +31,7 @@ from multiflora_platform.cli import (
 )
 from multiflora_platform.cli.flags import unknown_flags
 from multiflora_platform.cli.vllm_spelling import as_we_write_it
-from multiflora_platform.cli.watching import events, profile, usage
+from multiflora_platform.cli.watching import events, profile, top, usage
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ConfigurationError
 
@@ -47,6 +47,7 @@ COMMANDS = (
     webhooks,
     events,
     profile,
+    top,
     database,
     models,
     talk,
