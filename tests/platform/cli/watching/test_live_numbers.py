@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
-from tests.platform.cli.watching.live_answers import NOW, answers, point, prompt
+from tests.platform.cli.watching.live_answers import ALERTS, MODELS, NOW, REPLICAS, answers, point, prompt
 
+from multiflora_platform.base_models.model_schemas import LoadedModel
 from multiflora_platform.cli.watching.live_numbers import AdapterLoad, Answers, Numbers, numbers_of, sorted_by
+from multiflora_platform.insight.views import Alert, Point, RequestView
+from multiflora_platform.registry.schemas.answers import Replica
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer"),
+    [
+        (MODELS, LoadedModel),
+        (REPLICAS, Replica),
+        (ALERTS, Alert),
+        ([point()], Point),
+        ([prompt("a")], RequestView),
+    ],
+)
+def test_the_tests_answers_are_the_servers(rows: list[dict[str, Any]], answer: type) -> None:
+    assert {name for row in rows for name in row} <= set(answer.__annotations__)
 
 
 def test_rates_are_means_and_what_runs_is_of_all_engines() -> None:
