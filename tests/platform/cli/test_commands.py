@@ -186,10 +186,10 @@ def test_doctor_says_how_int8_is_multiplied(
 @pytest.mark.parametrize(
     ("feature", "measured", "found"),
     [
-        ("avx2", {"x": 4}, "float32: the processor has no instruction"),
         ("avx512_bf16", {}, "measured at the first start with one"),
-        ("amx_bf16", {"x": 4, "y": None}, "float32: products in bfloat16 are no faster"),
-        ("bf16", {"x": None, "y": 4}, "linears in bfloat16, multiplied by torch from 4 rows on"),
+        ("avx2", {"x": {"rounds_from": 4}, "y": {}}, "float32: weights in bfloat16 are slower"),
+        ("avx512f", {"x": {}, "y": {"rounds_from": None}}, "linears in bfloat16, widened to float32"),
+        ("amx_bf16", {"x": {}, "y": {"rounds_from": 4}}, "linears in bfloat16, with activations rounded to it, "),
     ],
 )
 def test_doctor_says_how_bfloat16_is_served(
@@ -198,7 +198,7 @@ def test_doctor_says_how_bfloat16_is_served(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(machine, "this_processor", lambda: Processor(frozenset({feature})))
     (tmp_path / "multiflora").mkdir()
-    (tmp_path / "multiflora" / "bfloat16_products.json").write_text(json.dumps(measured))
+    (tmp_path / "multiflora" / "bfloat16_ways.json").write_text(json.dumps(measured))
     rows = {row["check"]: row["found"] for row in checks(tmp_path)}
     assert rows["bfloat16 checkpoints"].startswith(found)
     assert feature in rows["processor"]
