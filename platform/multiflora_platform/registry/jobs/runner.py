@@ -141,7 +141,7 @@ class JobRunner:
             pause: float | None = LOOK_SECONDS
             try:
                 pause = await self._take_up()
-            except Unavailable:
+            except (InsufficientStorage, Unavailable):
                 pass  # the follower logs it; jobs wait for the database, too
             except Exception:
                 _log.exception("no job could be claimed; trying again")
@@ -155,7 +155,7 @@ class JobRunner:
         while not self._closing and len(self._running) < AT_ONCE:
             # Looked for first: a write each second would keep the disk, and all who wait for a change, from their rest.
             async with self._database.read() as session:
-                is_any_due = await jobs.is_any_due(session)
+                is_any_due = await jobs.is_any_due(session, self._running)
             if is_any_due is None:
                 return None
             claimed = await self._claim() if is_any_due else None
@@ -169,7 +169,7 @@ class JobRunner:
 
     async def _claim(self) -> ClaimedJob | None:
         async def work(change: Change) -> ClaimedJob | None:
-            return await jobs.claim(change, self._owner)
+            return await jobs.claim(change, self._owner, self._running)
 
         return await self._database.write("system", work)
 
@@ -229,7 +229,7 @@ class JobRunner:
                 last, seen = time.monotonic(), now
             except LeaseLost:
                 return
-            except Unavailable:
+            except (InsufficientStorage, Unavailable):
                 if time.monotonic() - last > jobs.LEASE.total_seconds():
                     return
 
@@ -245,8 +245,8 @@ class JobRunner:
                 await self._database.write("system", lambda change: self._postpone(change, claimed, error))
         except LeaseLost:
             pass
-        except Unavailable:
-            _log.warning("job %s waits for the end of its lease: the database is away", claimed.id)
+        except (InsufficientStorage, Unavailable) as outage:
+            _log.warning("job %s waits for the end of its lease: %s", claimed.id, outage.detail)
 
     async def _postpone(self, change: Change, claimed: ClaimedJob, error: Exception) -> None:
         jobs.postpone(change, await jobs.require_lease(change, claimed), str(error) or repr(error))
@@ -255,7 +255,7 @@ class JobRunner:
         async def work(change: Change) -> None:
             jobs.release(change, await jobs.require_lease(change, claimed))
 
-        with contextlib.suppress(LeaseLost, Unavailable):
+        with contextlib.suppress(LeaseLost, Unavailable, InsufficientStorage):
             await self._database.write("system", work)
 
 

@@ -7,7 +7,7 @@ worker takes the job over, and the earlier holder, should it still live, finds o
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -74,21 +74,25 @@ def create(change: Change, job_id: str, version: VersionRow, promote: bool) -> J
     return job
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
+def _due(now: datetime, held: Collection[str]) -> ColumnElement[bool]:
     ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < now)
-    return or_(and_(JobRow.state == "queued", JobRow.run_after <= now), and_(JobRow.state == "running", ended))
+    unheld = or_(and_(JobRow.state == "queued", JobRow.run_after <= now), and_(JobRow.state == "running", ended))
+    return and_(unheld, JobRow.id.not_in(held))
 
 
-async def is_any_due(session: AsyncSession) -> bool | None:
+async def is_any_due(session: AsyncSession, held: Collection[str]) -> bool | None:
     """Whether `claim` would find one; None: no job is unfinished, so that none becomes due by waiting."""
-    due = func.max(case((_due(datetime.now(UTC)), 1), else_=0))
+    due = func.max(case((_due(datetime.now(UTC), held), 1), else_=0))
     found = await session.scalar(select(due).where(JobRow.state.in_(UNFINISHED)))
     return None if found is None else found > 0
 
 
-async def claim(change: Change, owner: str) -> ClaimedJob | None:
-    """The job that has waited longest and that no worker holds; None: there is none."""
-    due = _due(change.now)
+async def claim(change: Change, owner: str, held: Collection[str]) -> ClaimedJob | None:
+    """The job that has waited longest and that no worker holds; None: there is none.
+
+    held: ids of what the owner works on: of a process that stood still, a lease may have ended, which it extends.
+    """
+    due = _due(change.now, held)
     job = await change.session.scalar(select(JobRow).where(due).order_by(JobRow.run_after, JobRow.created_at).limit(1))
     if job is None:
         return None

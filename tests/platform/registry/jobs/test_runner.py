@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from multiflora_platform.registry.rows.jobs import ClaimedJob
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import prepare
 from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
+from multiflora_platform.web.problems import InsufficientStorage
 
 
 async def add_job(change: Change, number: int = 1) -> None:
@@ -60,11 +61,11 @@ async def test_without_unfinished_jobs_the_runner_rests_until_it_is_told_of_one(
 ) -> None:
     looked, begun, looks, is_any_due = asyncio.Event(), asyncio.Event(), 0, jobs.is_any_due
 
-    async def look(session: AsyncSession) -> bool | None:
+    async def look(session: AsyncSession, held: Collection[str]) -> bool | None:
         nonlocal looks
         looks += 1
         looked.set()
-        return await is_any_due(session)
+        return await is_any_due(session, held)
 
     async def begin(claimed: ClaimedJob, _: Progress) -> None:
         begun.set()
@@ -103,15 +104,79 @@ async def test_a_runner_that_has_as_many_jobs_as_it_may_takes_the_next_when_one_
     await runner.close()
 
 
+async def test_a_job_is_not_begun_beside_an_attempt_of_the_same_process_whose_lease_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: asyncio.Queue[str] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def work(claimed: ClaimedJob, _: Progress) -> None:
+        begun.put_nowait(claimed.id)
+        await go_on.wait()
+        await database.write("test", lambda change: end(change, claimed.id))
+
+    async def end_leases_and_add_another(change: Change) -> None:
+        await jobs.end_leases(change)
+        await add_job(change, 2)
+
+    monkeypatch.setattr(job_runner, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(job_runner, "HEARTBEAT_SECONDS", 3600.0)
+    await database.write("test", add_job)
+    runner = JobRunner(database, work, never)
+    runner.start()
+    async with asyncio.timeout(30):
+        assert await begun.get() == "job_1"
+        await database.write("test", end_leases_and_add_another)
+        assert await begun.get() == "job_2"
+        go_on.set()
+        assert (await runner.answer("job_1", 30)) is not None
+    await runner.close()
+    async with database.read() as session:
+        assert (await session.get_one(JobRow, "job_1")).attempts == 1
+
+
+async def test_a_full_disk_under_the_database_ends_no_attempt(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beaten, go_on = asyncio.Event(), asyncio.Event()
+    heartbeat, full, attempts = jobs.heartbeat, [True, True], 0
+
+    async def work(claimed: ClaimedJob, progress: Progress) -> None:
+        nonlocal attempts
+        attempts += 1
+        progress.done = 1  # so that each heartbeat has something to write
+        await go_on.wait()
+        await database.write("test", lambda change: end(change, claimed.id))
+
+    async def beat(change: Change, claimed: ClaimedJob, done: int, total: int | None) -> None:
+        if full:
+            full.pop()
+            raise InsufficientStorage("full")
+        await heartbeat(change, claimed, done, total)
+        beaten.set()
+
+    monkeypatch.setattr(job_runner, "HEARTBEAT_SECONDS", 0.001)
+    monkeypatch.setattr(jobs, "heartbeat", beat)
+    await database.write("test", add_job)
+    runner = JobRunner(database, work, never)
+    runner.start()
+    async with asyncio.timeout(30):
+        await beaten.wait()
+        go_on.set()
+        assert await runner.answer("job_1", 30) == StoredAnswer(201, {})
+    await runner.close()
+    assert attempts == 1
+
+
 async def test_a_job_of_another_runner_keeps_the_runners_looking(database: Database) -> None:
     async def state() -> bool | None:
         async with database.read() as session:
-            return await jobs.is_any_due(session)
+            return await jobs.is_any_due(session, ())
 
     assert await state() is None
     await database.write("test", add_job)
     assert await state() is True
-    claimed = await database.write("test", lambda change: jobs.claim(change, "another"))
+    claimed = await database.write("test", lambda change: jobs.claim(change, "another", ()))
     assert claimed is not None
     assert await state() is False
     await database.write("test", jobs.end_leases)
@@ -126,10 +191,10 @@ async def test_a_job_claimed_while_the_runner_closes_is_given_back(url: str, mon
     await database.write("test", add_job)
     claiming, closing, claim = asyncio.Event(), asyncio.Event(), jobs.claim
 
-    async def claim_slowly(change: Change, owner: str) -> ClaimedJob | None:
+    async def claim_slowly(change: Change, owner: str, held: Collection[str]) -> ClaimedJob | None:
         claiming.set()
         await closing.wait()
-        return await claim(change, owner)
+        return await claim(change, owner, held)
 
     monkeypatch.setattr(jobs, "claim", claim_slowly)
     runner = JobRunner(database, never, never)
