@@ -6,6 +6,7 @@ and back costs more than a small statement.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -37,6 +38,10 @@ class Connection(aiosqlite.Connection):
         """SQLAlchemy asks for one at a transaction's end, and for another as the connection goes back to its pool."""
         if self.in_transaction:
             await super().rollback()
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """The thread ends with the first; another one, of a reader that was cancelled twice, would wait for ever."""
+        return super().stop() if self._running else None
 
     async def ask(self, work: Callable[[sqlite3.Cursor], None]) -> None:
         """Done by the connection's thread, with a cursor of the file's that is closed afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from multiflora_platform.storage.connections import open_engine
-from multiflora_platform.storage.sqlite_driver import Connection
+from multiflora_platform.storage.sqlite_driver import Connection, connect
 
 
 @pytest.fixture
@@ -65,3 +66,13 @@ async def test_a_statement_that_fails_leaves_the_connection_usable(engine: Async
         with pytest.raises(IntegrityError):
             await connection.execute(text("INSERT INTO t (b) VALUES ('x')"))
         assert (await connection.execute(text("SELECT count(*) FROM t"))).scalar() == 1
+
+
+async def test_a_connection_that_is_stopped_while_it_closes_is_closed(tmp_path: Path) -> None:
+    connection = await connect(str(tmp_path / "x.db"))
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)  # the thread has been asked
+    connection.stop()
+    async with asyncio.timeout(30):
+        await closing
+    await asyncio.to_thread(connection._thread.join)
