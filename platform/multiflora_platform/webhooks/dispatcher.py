@@ -168,7 +168,9 @@ class Dispatcher:
             row = await change.session.get(WebhookDeliveryRow, delivery.id)
             if row is None:  # deleted with its webhook meanwhile
                 return delivery_view(delivery)
-            _note(row, attempt, change.now)
+            # Otherwise another dispatcher has taken it over, or a client has it sent once more: that outcome counts.
+            if row.state == "pending" and row.next_attempt_at == delivery.next_attempt_at:
+                _note(row, attempt, change.now)
             if attempt.status == GONE and not delivery.message_id.startswith("test_"):
                 await _switch_off(change, webhook.id)
             return delivery_view(row)

@@ -263,3 +263,26 @@ async def test_a_receiver_that_never_comes_to_an_end_is_left(
             tried = (await house.admin.post(f"/webhooks/{webhook['id']}:test")).json()
             await left.wait()  # the loop must not end before the receiver has
     assert (tried["state"], tried["last_error"]) == ("failed", "it did not answer within 0.3 seconds")
+
+
+async def test_an_attempt_that_ends_after_a_redelivery_was_asked_for_does_not_put_it_off(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def send(*_: object) -> sender.Attempt:
+        begun.set()
+        await go_on.wait()
+        return sender.Attempt(500, "it answered 500")
+
+    monkeypatch.setattr(sender.Sender, "send", send)
+    webhook = await subscribe(house, receiver, "adapter.*")
+    await house.adapter("a")
+    await house.webhooks.dispatcher.turn()
+    async with asyncio.timeout(30):
+        await begun.wait()
+        (delivery,) = await log(house, webhook)
+        asked = await house.admin.post(f"/webhooks/{webhook['id']}/deliveries/{delivery['id']}:redeliver")
+        go_on.set()
+        await asyncio.gather(*house.webhooks.dispatcher._running)
+    assert await log(house, webhook) == [asked.json()]
