@@ -48,7 +48,7 @@ class ClaimedRun:
     mix: dict[str, Any]
     cases: list[EvalCase]
     done: frozenset[int]  # positions of the prompts that an earlier attempt got through
-    attempts: int  # this one included
+    attempts: int  # since the last result, this one included
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,9 @@ async def save(change: Change, claimed: ClaimedRun, results: Sequence[CaseResult
     """Results that have come; with or without any, the lease is extended. Raises RunLost."""
     run = await _held(change, claimed)
     run.lease_until = change.now + LEASE
+    if results:
+        # A long run outlives more ends of its servers than one that gets nowhere may.
+        run.attempts = 1
     for one in results:
         change.session.add(
             EvalResultRow(

@@ -127,6 +127,16 @@ async def test_a_run_that_stops_its_server_each_time_is_given_up(evals: EvalHous
     assert evals.engine.requests == []
 
 
+async def test_a_run_that_gets_on_is_not_given_up_however_often_its_server_is_stopped(evals: EvalHouse) -> None:
+    await evals.house.app.state.evals.close()
+    await evals.put(CASE)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    await _amend(evals, queued["id"], attempts=runs.MAX_ATTEMPTS - 1)
+    evals.reopened().runner.start()
+    await evals.until(queued["id"], "completed")
+    assert (await _row(evals, queued["id"])).attempts == 1
+
+
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Limits that are spent for an hour for what asks version 2; set when it has asked."""
