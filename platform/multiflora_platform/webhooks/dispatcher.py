@@ -8,10 +8,11 @@ by the first dispatcher that finds its lease expired.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -20,6 +21,7 @@ from sqlalchemy import Select, delete, func, select
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import EventRow, WebhookDeliveryRow, WebhookRow
+from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 from multiflora_platform.webhooks.sender import (
     GONE,
     Attempt,
@@ -51,8 +53,9 @@ class Dispatcher:
         self._database = database
         self._secret = secret
         self._sender = sender
-        # Attempts under way, AT_ONCE at most.
-        self._running: set[asyncio.Task[None]] = set()
+        # Attempts under way, AT_ONCE at most, and the delivery of each as it was claimed.
+        self._running: dict[asyncio.Task[None], WebhookDeliveryRow] = {}
+        self._closing = False
         self._loop: asyncio.Task[None] | None = None
         # When old deliveries were last deleted.
         self._cleaned = datetime.min.replace(tzinfo=UTC)
@@ -61,11 +64,19 @@ class Dispatcher:
         self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Attempts that run are cut off, and made again by the next server."""
-        tasks = [task for task in (self._loop, *self._running) if task is not None]
-        for task in tasks:
+        """Attempts that run are cut off, do not count, and are due at once, for the next server."""
+        self._closing = True
+        if self._loop is not None:
+            # Not cancelled: what is being claimed would wait for the end of its lease.
+            await self._database.wake()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        cut_off = dict(self._running)
+        for task in cut_off:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*cut_off, return_exceptions=True)
+        if cut_off:
+            with contextlib.suppress(Unavailable, InsufficientStorage):
+                await self._database.write(_ACTOR, lambda change: _give_back(change, cut_off.values()))
         await self._sender.close()
 
     async def test(self, webhook_id: str, actor: str) -> Delivery:
@@ -98,12 +109,12 @@ class Dispatcher:
         if pause is not None and pause <= 0:
             for webhook, delivery in await self._database.write(_ACTOR, self._claim):
                 task = asyncio.create_task(self._deliver(webhook, delivery))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._running[task] = delivery
+                task.add_done_callback(self._running.pop)
         return pause
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             seen = self._database.commits
             pause: float | None = _PAUSE_SECONDS
             try:
@@ -168,8 +179,7 @@ class Dispatcher:
             row = await change.session.get(WebhookDeliveryRow, delivery.id)
             if row is None:  # deleted with its webhook meanwhile
                 return delivery_view(delivery)
-            # Otherwise another dispatcher has taken it over, or a client has it sent once more: that outcome counts.
-            if row.state == "pending" and row.next_attempt_at == delivery.next_attempt_at:
+            if _is_held(row, delivery):
                 _note(row, attempt, change.now)
             if attempt.status == GONE and not delivery.message_id.startswith("test_"):
                 await _switch_off(change, webhook.id)
@@ -201,6 +211,18 @@ def _delivery(
         next_attempt_at=now,
         created_at=now,
     )
+
+
+def _is_held(row: WebhookDeliveryRow, claimed: WebhookDeliveryRow) -> bool:
+    """False: another dispatcher has taken it over, or a client has it sent once more; that outcome counts."""
+    return row.state == "pending" and row.next_attempt_at == claimed.next_attempt_at
+
+
+async def _give_back(change: Change, deliveries: Iterable[WebhookDeliveryRow]) -> None:
+    for delivery in deliveries:
+        row = await change.session.get(WebhookDeliveryRow, delivery.id)
+        if row is not None and _is_held(row, delivery):
+            row.attempts, row.next_attempt_at = row.attempts - 1, change.now
 
 
 def _note(row: WebhookDeliveryRow, attempt: Attempt, now: datetime) -> None:

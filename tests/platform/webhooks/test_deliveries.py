@@ -7,7 +7,7 @@ import base64
 import contextlib
 import hmac
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -263,6 +263,30 @@ async def test_a_receiver_that_never_comes_to_an_end_is_left(
             tried = (await house.admin.post(f"/webhooks/{webhook['id']}:test")).json()
             await left.wait()  # the loop must not end before the receiver has
     assert (tried["state"], tried["last_error"]) == ("failed", "it did not answer within 0.3 seconds")
+
+
+async def test_what_a_server_that_stops_cuts_off_is_due_at_once_and_has_not_been_tried(
+    open_house: OpenHouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(*_: object) -> sender.Attempt:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError("the event is never set")
+
+    house = await open_house()
+    monkeypatch.setattr(sender.Sender, "send", hang)
+    webhook = await subscribe(house, receiver, "adapter.*")
+    house.webhooks.dispatcher.start()
+    await house.adapter("a")
+    async with asyncio.timeout(30):
+        await begun.wait()
+        await house.close()
+    house = await open_house()
+    (delivery,) = await log(house, webhook)
+    assert (delivery["state"], delivery["attempts"]) == ("pending", 0)
+    assert datetime.fromisoformat(delivery["next_attempt_at"]) <= datetime.now(UTC)
 
 
 async def test_an_attempt_that_ends_after_a_redelivery_was_asked_for_does_not_put_it_off(
