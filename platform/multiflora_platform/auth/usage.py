@@ -139,7 +139,7 @@ class UsageLedger:
         if page_token:
             query = query.where(tuple_(*columns) > tuple_(*_place(page_token, len(groups))))
         async with self._database.read() as session:
-            rows = [row for row in (await session.execute(query)).tuples() if row[-1] is not None]
+            rows = [row for row in await session.execute(query) if row[-1] is not None]
         last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
         token = encode_token(last.decode()) if last else None
         return account_answers.UsagePage(

@@ -68,7 +68,7 @@ class ContextBook:
                 sums = {name: getattr(ContextRow, name) + getattr(use, name) for name in USED}
                 await change.session.execute(update(ContextRow).where(ContextRow.id == id).values(**sums))
             rows = await change.session.execute(select(ContextRow.id, *(getattr(ContextRow, name) for name in USED)))
-            known = {id: ContextUse(*counts) for id, *counts in rows.tuples()}
+            known = {id: ContextUse(*counts) for id, *counts in rows}
             change.after_commit.append(lambda: self._flushed(taken, known))
 
         await self._database.write("system", work)

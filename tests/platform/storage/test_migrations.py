@@ -107,7 +107,7 @@ def test_aliases_learn_where_a_rollback_goes(url):
     upgrade(url)
     with connected(url) as connection:
         rows = connection.execute(select(AliasRow.name, AliasRow.previous).order_by(AliasRow.name))
-        assert dict(rows.tuples().all()) == {"back": {"version": 1}, "moved": {"version": 2}, "once": None}
+        assert dict(rows.all()) == {"back": {"version": 1}, "moved": {"version": 2}, "once": None}
 
 
 FIRST_ROWS = (

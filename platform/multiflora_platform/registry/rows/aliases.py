@@ -202,7 +202,7 @@ async def require_ready(change: Change, adapter: AdapterRow, numbers: Mapping[in
     query = select(VersionRow.number, VersionRow.state).where(
         VersionRow.adapter_id == adapter.id, VersionRow.number.in_(possible)
     )
-    states: dict[int, str] = dict((await change.session.execute(query)).tuples().all())
+    states = dict((await change.session.execute(query)).all())
     for number in numbers:
         if number not in states:
             raise VersionNotFound(f"Adapter {adapter.name!r} has no version {number}.", pointer="/version")
