@@ -455,6 +455,110 @@ def test_requests_are_filtered_by_what_they_were_and_may_stand_still(window: Win
         page.clock.run_for(5_000)
 
 
+# Bins of [seconds, whether it failed]; borders beside each other; places there and back; what addresses say.
+HISTOGRAM = """async (times) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const lib = await import(base + "lib/histogram.js");
+    const { bins, ...sums } = lib.histogramOf(times.map(([value, failed]) => ({ value, failed })));
+    const back = bins.map(bin => lib.binAt(lib.placeOf(bin.from * 1.1, bins), bins).from);
+    return {
+        ...sums, back, ticks: bins.length ? lib.ticksOf(bins) : [],
+        borders: [...bins.map(bin => bin.from), bins.at(-1)?.to],
+        filled: bins.map(Object.values).filter(([, , succeeded, failed]) => succeeded + failed),
+    };
+}"""
+RANGES = """async (texts) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { rangeOf, rangeText, rangeWords } = await import(base + "lib/histogram.js");
+    return texts.map(rangeOf).map(range => range && [rangeText(range), rangeWords(range)]);
+}"""
+
+
+def test_times_fall_into_bins_with_round_borders(window: Window) -> None:
+    page = window.open("/settings")
+    times = [[0.001, False], [0.1, False], [0.1249, True], [0.125, False], [0.5, False], [0.8, True]]
+    found = page.evaluate(HISTOGRAM, [*times, [None, False], [0, True]])
+    assert found["filled"] == [
+        [0.001, 0.00125, 1, 0],
+        [0.1, 0.125, 1, 1],
+        [0.125, 0.16, 1, 0],
+        [0.5, 0.63, 1, 0],
+        [0.8, 1, 0, 1],
+    ]
+    decade = (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8)
+    borders = [round(one * 10.0**power, 9) for power in (-3, -2, -1) for one in decade]
+    assert found["borders"] == [*borders, 1]
+    assert found["back"] == borders, "a place leads back to its bin"
+    assert (found["median"], found["p95"]) == (0.125, 0.8)
+    assert (found["measured"], found["unmeasured"]) == (6, 2)
+    assert [tick["value"] for tick in found["ticks"] if tick["isMajor"]] == [0.001, 0.01, 0.1, 1]
+
+
+def test_one_time_has_a_decade_around_it_and_none_has_no_axis(window: Window) -> None:
+    page = window.open("/settings")
+    (lone, least, none) = (page.evaluate(HISTOGRAM, times) for times in ([[2.2, False]], [[1e-6, False]], [[0, True]]))
+    assert lone["borders"] == [0.8, 1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8]
+    assert least["borders"][0] == 1e-6
+    assert len(least["borders"]) == 11
+    assert (none["filled"], none["median"], none["unmeasured"]) == ([], None, 1)
+
+
+def test_a_range_of_seconds_is_two_numbers_in_order(window: Window) -> None:
+    texts = ["0.1-0.5", "0.00000125-2", "2-200", "0.5-0.1", "1-1", "1-", "-1", "a-b", "1e3-2e3", ""]
+    spoken = [["0.1-0.5", "100 ms to 500 ms"], ["0.00000125-2", "1.25 µs to 2 s"], ["2-200", "2 s to 200 s"]]
+    assert window.open("/settings").evaluate(RANGES, texts) == [*spoken, *[None] * 7]
+
+
+def test_a_range_drawn_over_the_histogram_filters_the_requests(window: Window, shop: Server) -> None:
+    with shop.http() as http:
+        shown = http.get("/api/v1/requests?model=pirate").json()["items"][0]
+    times = {"quick": 0.11, "middling": 0.3, "slow": 2.2, "refused": None}
+    items = [shown | {"id": name, "ttft": ttft, "total_seconds": 5} for name, ttft in times.items()]
+    answer = {"items": items, "cursor": None, "is_complete": True, "next_page_token": None}
+    page = window.page
+    page.route("**/api/v1/requests?*", lambda route: route.fulfill(json=answer))
+    window.open("/requests")
+
+    def rows() -> list[str]:
+        return [row["id"] for row in csv.DictReader(io.StringIO(downloaded(page, "requests", "CSV")))]
+
+    brush = page.get_by_role("listbox")
+    bins = [
+        page.get_by_role("option", name=name).bounding_box()
+        for name in ("100 ms to 125 ms", "250 ms to 320 ms: 1 request")
+    ]
+    (first, last) = [(box["x"] + box["width"] / 2, box["y"] + 20) for box in bins if box]
+    page.mouse.move(*last)
+    page.mouse.down()
+    page.mouse.move(*first)
+    page.mouse.up()
+    page.wait_for_url("**/ui/requests?ttft=0.1-0.32")
+    assert rows() == ["quick", "middling"]
+    page.reload()
+    chip = page.get_by_role("button", name="Remove First token 100 ms to 320 ms")
+    chip.wait_for()
+    assert rows() == ["quick", "middling"]
+    assert brush.get_by_role("option", selected=True).count() == 5
+    brush.focus()
+    brush.press("Shift+ArrowLeft")
+    page.wait_for_url("**/ui/requests?ttft=0.1-0.25")
+    assert rows() == ["quick"]
+    page.mouse.click(*last)
+    page.wait_for_url("**/ui/requests?ttft=0.25-0.32")
+    page.get_by_role("group", name="Which time").get_by_role("button", name="Total").click()
+    page.wait_for_url("**/ui/requests?ttft=0.25-0.32&times=total")
+    page.get_by_role("option", name="5 s to 6.3 s: 1 request").wait_for()
+    page.get_by_role("group", name="Which time").get_by_role("button", name="First token").click()
+    brush.press("Escape")
+    page.wait_for_url("**/ui/requests?times=ttft")
+    assert rows() == list(times)
+    brush.press("Home")
+    brush.press("Enter")
+    page.wait_for_url("**/ui/requests?times=ttft&ttft=0.1-0.125")
+    page.get_by_role("button", name="Remove First token").click()
+    page.wait_for_url("**/ui/requests?times=ttft")
+
+
 # What the picture makes of two engines that have the same chain of eight runs; a run has what follows it once.
 CELLS = """async () => {
     const base = document.querySelector('meta[name="ui-base"]').content;

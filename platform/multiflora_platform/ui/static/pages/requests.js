@@ -10,6 +10,7 @@ import { Phases, PhaseLegend } from "../components/phases.js";
 import { Empty, Loaded } from "../components/states.js";
 import { VirtualTable } from "../components/virtual-table.js";
 import { failed, Filters, showAll, tenantOf, versionOf, wanted } from "./requests/filters.js";
+import { Histogram } from "./requests/histogram.js";
 
 const SHOWN = [["all", "All"], ["ok", "Succeeded"], ["failed", "Failed"]];
 const LOOK_SECONDS = 2;
@@ -23,6 +24,7 @@ export default function Requests() {
       <${Segmented} label="Which requests" of=${SHOWN} value=${query.value.get("show") ?? "all"} onChange=${(value) => setQuery({ show: value === "all" ? null : value })} />
       <${PhaseLegend} /></div>
     <${Filters} items=${requests.data ?? []} />
+    ${requests.data?.length > 0 && html`<${Histogram} items=${requests.data} asked=${query.value} />`}
     <div class="card"><${Loaded} resource=${requests} lines=${10}>${(items) => html`<${Table} items=${items} asked=${query.value} />`}<//></div>`;
 }
 

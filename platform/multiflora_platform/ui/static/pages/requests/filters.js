@@ -1,5 +1,6 @@
 /** Which of the last requests are wanted: all of it stands in the address. */
 import { html } from "../../lib/html.js";
+import { isWithin, rangeOf, rangeWords } from "../../lib/histogram.js";
 import { REASONS } from "../../lib/misses.js";
 import { query, setQuery } from "../../lib/router.js";
 
@@ -16,19 +17,28 @@ const FACETS = [
   ["miss", "Missed because", (request) => request.miss_reason, (value) => REASONS[value] ?? value],
   ["replica", "Replica", (request) => request.placement?.replica],
 ];
+/** What ranges are of; `of` a request: seconds. */
+export const TIMES = [
+  { param: "ttft", label: "First token", title: "Time to the first token", of: (request) => request.ttft },
+  { param: "total", label: "Total", title: "Total time", of: (request) => request.total_seconds },
+];
 const SPANS = [["60", "last minute"], ["300", "last 5 minutes"], ["900", "last 15 minutes"], ["3600", "last hour"]];
-const CLEARED = Object.fromEntries(["q", "show", "last", ...FACETS.map(([param]) => param)].map((param) => [param, null]));
+const CLEARED = Object.fromEntries(["q", "show", "last", ...FACETS.map(([param]) => param), ...TIMES.map(({ param }) => param)].map((param) => [param, null]));
 
-/** Those that the address asks for, newest first as they came. */
-export function wanted(items, asked) {
+/** Those that the address asks for, newest first as they came. ignored: one of TIMES, whose range is left out */
+export function wanted(items, asked, ignored) {
   const text = (asked.get("q") ?? "").toLowerCase();
   const shown = asked.get("show");
   const since = asked.has("last") ? Date.now() / 1000 - Number(asked.get("last")) : 0;
   const facets = FACETS.filter(([param]) => asked.has(param));
+  const ranges = rangesOf(asked).filter(({ time }) => time !== ignored);
   return items.filter((one) => one.at >= since && (!shown || failed(one) === (shown === "failed"))
     && facets.every(([param, , of]) => of(one) === asked.get(param))
+    && ranges.every(({ time, range }) => isWithin(time.of(one), range))
     && (!text || [one.model, versionOf(one), one.tenant, one.code, one.id, one.path].join(" ").toLowerCase().includes(text)));
 }
+
+const rangesOf = (asked) => TIMES.map((time) => ({ time, range: rangeOf(asked.get(time.param)) })).filter(({ range }) => range);
 
 export const showAll = () => setQuery(CLEARED);
 
@@ -44,6 +54,7 @@ export function Filters({ items }) {
       const values = [...new Set([...items.map(of), asked.get(param)])].filter(Boolean).sort();
       return values.length > 0 && html`<${Choice} key=${param} param=${param} label=${label} any="any" of=${values.map((value) => [value, words(value)])} />`;
     })}
+    ${rangesOf(asked).map(({ time, range }) => html`<button key=${time.param} type="button" class="tag" aria-label=${`Remove ${time.label} ${rangeWords(range)}`} onClick=${() => setQuery({ [time.param]: null })}>${time.label} ${rangeWords(range)} <span aria-hidden="true">×</span></button>`)}
     ${some && html`<button class="button small quiet" onClick=${showAll}>Clear</button>`}
   </div></details>`;
 }
