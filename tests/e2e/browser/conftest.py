@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,16 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled demo for the browser's tests, which may change it: each test uses names of its own."""
-    options = ("--max-num-batched-tokens", "512", "--log-bodies", *ONE_THREAD)
-    with serving(tmp_path_factory.mktemp("shop"), *options) as server:
-        yield server
+    """The bundled demo for the browser's tests, which may change it: each test uses names of its own. Its hub takes
+    requests and never answers, and its webhooks may go to this machine."""
+    options = ("--max-num-batched-tokens", "512", "--log-bodies", "--allow-webhook-target", "127.0.0.0/8", *ONE_THREAD)
+    with socket.create_server(("127.0.0.1", 0)) as hub, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        environment.setenv("HF_HUB_OFFLINE", "0")
+        with serving(tmp_path_factory.mktemp("shop"), *options) as server:
+            yield server
+            # What waits for its answer ends, and the server need not wait for it.
+            hub.close()
 
 
 @pytest.fixture

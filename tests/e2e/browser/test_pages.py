@@ -38,6 +38,9 @@ PAGES = {
     "/tenants/seen": "seen",
     "/tenants?tab=keys": "Tenants and keys",
     "/tenants?tab=usage": "Tenants and keys",
+    "/jobs": "Jobs",
+    "/jobs?state=cancelled": "Jobs",
+    "/webhooks": "Webhooks",
     "/audit": "Audit",
     "/settings": "Settings and health",
 }
@@ -52,6 +55,9 @@ LINES = """row => {
     };
     return Math.abs(bottom(row.querySelector("td > button")) - bottom(row.querySelector("td")));
 }"""
+# Choices whose last ones cannot be reached.
+CUT_OFF = """() => [...document.querySelectorAll(".segmented")]
+    .filter(choice => choice.scrollWidth > choice.clientWidth).length"""
 # Tables without buttons that export them.
 NOT_EXPORTED = """() => [...document.querySelectorAll("table, .vtable")]
     .filter(table => !table.closest(".card, .rollout")?.querySelector(".export")).length"""
@@ -66,6 +72,9 @@ def traffic(shop: Server) -> None:
     with shop.http() as http:
         assert http.post("/api/v1/tenants", json={"name": "seen"}).status_code == 201
         cases = [{"prompt": "Say yes", "max_tokens": 2, "checks": [{"type": "contains", "text": "yes"}]}]
+        webhook = {"url": "http://127.0.0.1:9/hook", "events": ["webhook.nothing"], "description": "No server there"}
+        made = http.post("/api/v1/webhooks", json=webhook).json()
+        assert http.post(f"/api/v1/webhooks/{made['id']}:test").json()["state"] == "failed"
         evals = "/api/v1/adapters/sql/evals/smoke"
         assert http.put(evals, json={"cases": cases}).status_code == 201
         runs = [http.post(f"{evals}/runs", json=target).json()["id"] for target in ({}, {"model": "pirate"})]
@@ -94,8 +103,10 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
     window.sign_in(shop.key)
     with shop.http() as http:
         (request, *_) = http.get("/api/v1/requests").json()["items"]
+        (webhook, *_) = http.get("/api/v1/webhooks").json()["items"]
+    named = {f"/requests/{request['id']}": "Request", f"/webhooks/{webhook['id']}": "Webhook"}
     found: dict[Any, Any] = {}
-    for path, title in {**PAGES, f"/requests/{request['id']}": "Request"}.items():
+    for path, title in {**PAGES, **named}.items():
         page = window.open(path)
         page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
         window.settled()
@@ -111,6 +122,8 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
             page.set_viewport_size({"width": width, "height": 800})
             if (reach := page.evaluate("document.documentElement.scrollWidth")) > width:
                 found[path, width] = reach
+            if choices := page.evaluate(CUT_OFF):
+                found[path, width, "choices that are cut off"] = choices
         page.set_viewport_size({"width": 1440, "height": 900})
     assert not found, json.dumps([*found.items()], indent=1)
 

@@ -184,7 +184,7 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     page.wait_for_url("**/ui/adapters")
     page.get_by_role("link", name="sql", exact=True).wait_for()
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage"]
+    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage", "Jobs"]
     assert page.get_by_role("link", name="pirate", exact=True).count() == 0
     page.keyboard.press("Control+k")
     search = page.get_by_role("dialog", name="Search")
@@ -200,10 +200,11 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
         "/adapters/sql?tab=activity",
         "/adapters/sql?tab=evals",
         "/usage",
+        "/jobs",
     ):
         window.open(path)
         window.settled()
-        assert page.get_by_role("button", name=re.compile("Archive|Change|Pin|Roll back")).count() == 0
+        assert page.get_by_role("button", name=re.compile("Archive|Cancel…|Change|Pin|Roll back")).count() == 0
     page.goto(f"{shop.url}/ui/audit")
     page.get_by_text("Not for this key").wait_for()
     window.errors = [error for error in window.errors if "403" not in error]

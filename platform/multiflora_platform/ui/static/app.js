@@ -20,6 +20,9 @@ const PAGES = [
   ["/tenants", "tenants"],
   ["/tenants/:name", "tenant"],
   ["/usage", "usage"],
+  ["/jobs", "jobs"],
+  ["/webhooks", "webhooks"],
+  ["/webhooks/:id", "webhook"],
   ["/audit", "audit"],
   ["/settings", "settings"],
 ];

@@ -43,7 +43,7 @@ export const Time = ({ at, words }) => html`<time title=${dateTime(at)} datetime
 /** When an adapter was last used (`of` an AdapterUse, or none); after a restart of the server only the day is known. */
 export const LastUsed = ({ of }) => (of?.last_used_at ? html`<${Time} at=${of.last_used_at} />` : html`<span title=${of?.last_day ? "A day of UTC: the moment was before this server's start" : undefined}>${of?.last_day ?? "–"}</span>`);
 
-const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
+const STATES = { ready: "ok", succeeded: "ok", delivered: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
   fetching: "info", validating: "info", queued: "info", running: "info", cpu: "info", promoted: "ok", completed: "ok", rolled_back: "bad", starting: "warn",
   loading: "info", draining: "warn" };
 const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back" };

@@ -18,6 +18,8 @@ export const GROUPS = [
   ["Manage", [
     ["/tenants", "Tenants and keys", "tenants", () => isAdmin.value],
     ["/usage", "Usage", "overview", () => !isAdmin.value && may("usage:read")],
+    ["/jobs", "Jobs", "jobs", () => may("registry:read")],
+    ["/webhooks", "Webhooks", "webhooks", () => isAdmin.value],
     ["/audit", "Audit", "audit", () => isAdmin.value],
     ["/settings", "Settings and health", "settings", () => isAdmin.value],
   ]],

@@ -2,9 +2,8 @@
 import { html, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
 import { Dialog } from "../../components/dialog.js";
-import { Code } from "../../components/code.js";
 import { Check, Select, TextField } from "../../components/fields.js";
-import { Notice } from "../../components/states.js";
+import { ShownOnce } from "../../components/shown-once.js";
 
 const SCOPES = [
   ["inference", "Send requests to models"], ["registry:read", "See adapters"], ["registry:write", "Register and change adapters"],
@@ -48,7 +47,5 @@ export function NewKey({ tenants, tenant: fixed, onClose, onChange }) {
   </form><//>`;
 }
 
-export const ShowKey = ({ made, onClose }) => html`<${Dialog} title=${`The key ${made.name}`} onClose=${onClose}>
-  <${Notice} kind="warn" title="Shown only now">Copy it and keep it safe; the server stores only a fingerprint of it.<//>
-  <${Code} wrap label="Key" text=${made.key} />
-  <footer><button class="button primary" onClick=${onClose}>Done</button></footer><//>`;
+export const ShowKey = ({ made, onClose }) => html`<${ShownOnce} title=${`The key ${made.name}`} label="Key" text=${made.key} onClose=${onClose}>
+  Copy it and keep it safe; the server stores only a fingerprint of it.<//>`;

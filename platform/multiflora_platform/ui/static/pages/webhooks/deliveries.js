@@ -1,0 +1,46 @@
+/** What was sent to a webhook and what is still to be: attempts, answers, and once more. */
+import { html } from "../../lib/html.js";
+import { post } from "../../lib/api.js";
+import { count } from "../../lib/format.js";
+import { query, setQuery } from "../../lib/router.js";
+import { attempt } from "../../lib/toasts.js";
+import { pathOf } from "../../lib/webhooks.js";
+import { Segmented, State, Time } from "../../components/bits.js";
+import { Older } from "../../components/older.js";
+import { Empty } from "../../components/states.js";
+import { Table } from "../../components/table.js";
+
+const STATES = [["", "All"], ["pending", "Pending"], ["delivered", "Delivered"], ["failed", "Failed"]];
+
+export const Choice = () => html`<${Segmented} label="State" of=${STATES} value=${query.value.get("state") ?? ""} onChange=${(value) => setQuery({ state: value })} />`;
+
+/** data: of useNewest */
+export function Deliveries({ webhook, data, onChange }) {
+  if (!data.items.length) return html`<${Empty} title="Nothing was sent yet">The next event that fits is sent within a second. Send a test to see whether it arrives.<//>`;
+  const state = query.value.get("state");
+  const rows = state ? data.items.filter((one) => one.state === state) : data.items;
+  return html`${rows.length ? html`<${Table} name="deliveries" label="Deliveries" columns=${columnsOf(webhook, onChange)} rows=${rows} keyOf=${(one) => one.id} />`
+    : html`<${Empty} title=${`No ${state} deliveries`} action=${html`<button class="button" onClick=${() => setQuery({ state: null })}>Show all</button>`} />`}
+    <${Older} of=${data} />`;
+}
+
+const columnsOf = (webhook, onChange) => [
+  { key: "created_at", label: "Created", time: true },
+  { key: "type", label: "Event", cell: (one) => html`<b>${one.type}</b><div class="muted small mono" title="The header webhook-id">${one.message_id}</div>` },
+  { key: "message_id", unseen: true },
+  { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />` },
+  { key: "attempts", label: "Attempts", number: true, cell: (one) => count(one.attempts) },
+  { key: "last_status", label: "Answer", number: true, cell: (one) => one.last_status ?? "–" },
+  { key: "last_error", label: "Error", class: "break problem" },
+  { key: "next_attempt_at", label: "Next attempt", time: true, cell: (one) => html`<${Next} of=${one} webhook=${webhook} />` },
+  { key: "delivered_at", unseen: true, time: true },
+  { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<button class="button small quiet" onClick=${() => again(webhook, one).then(onChange)}>Send again</button>` },
+];
+
+function Next({ of: { next_attempt_at: at }, webhook }) {
+  if (!at) return html`<span class="muted">none</span>`;
+  return webhook.disabled ? html`<span class="muted">when the webhook is enabled</span>` : html`<${Time} at=${at} />`;
+}
+
+const again = (webhook, delivery) => attempt(() => post(`${pathOf(webhook)}/deliveries/${delivery.id}:redeliver`),
+  webhook.disabled ? `${delivery.type} is sent again when the webhook is enabled.` : `${delivery.type} is sent again.`);

@@ -1,0 +1,158 @@
+"""Webhooks and jobs: seen, changed and ended in a browser."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.browser.window import Window
+from tests.e2e.conftest import Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+# Whether the button beside a text lies on it.
+COVERED = """pre => {
+    const text = document.createRange();
+    text.selectNodeContents(pre);
+    const button = pre.nextElementSibling.getBoundingClientRect();
+    return [...text.getClientRects()].some(line => line.right > button.left && line.top < button.bottom);
+}"""
+
+
+@dataclass
+class Receiver:
+    """Of webhooks. status: what it answers; types: of the messages that came."""
+
+    url: str = ""
+    status: int = 204
+    types: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            receiver.types.append(json.loads(body)["type"])
+            self.send_response(receiver.status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield receiver
+        server.shutdown()
+
+
+def test_a_webhook_is_made_tried_changed_and_deleted(window: Window, receiver: Receiver) -> None:
+    none = {"items": [], "next_page_token": None}
+    window.page.route("**/api/v1/webhooks", lambda route: route.fulfill(json=none))
+    page = window.open("/webhooks")
+    page.get_by_text("No webhooks yet").wait_for()
+    icons = page.get_by_role("button", name="New webhook").locator("svg")
+    assert [icon.bounding_box()["width"] for icon in icons.all()] == [16, 16]
+    page.unroute("**/api/v1/webhooks")
+    icons.first.click()
+    page.get_by_label("URL", exact=True).fill("ftp://example.com/hook")
+    page.get_by_role("button", name="Make webhook").click()
+    page.get_by_text("A webhook's URL is http:// or https://").wait_for()
+    window.expect_error("403")
+    page.get_by_label("URL", exact=True).fill(receiver.url)
+    page.get_by_label("Events", exact=True).fill("tenant.*, webhook.nothing")
+    page.get_by_label("Description", exact=True).fill("The shop's chat")
+    page.get_by_role("button", name="Make webhook").click()
+    page.set_viewport_size({"width": 390, "height": 800})
+    secret = page.get_by_role("group", name="Secret")
+    assert secret.inner_text().startswith("whsec_")
+    assert not secret.evaluate(COVERED), "the button that copies it hides none of it"
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.get_by_role("button", name="Done").click()
+
+    row = page.get_by_role("row", name=receiver.url)
+    for text in ("enabled", "tenant.*", "never", "The shop's chat"):
+        row.get_by_text(text, exact=True).wait_for()
+    row.get_by_role("button", name="Send test").click()
+    window.toast("took the test message: 204")
+    row.get_by_text("delivered", exact=True).wait_for()
+    receiver.status = 503
+    row.get_by_role("button", name="Send test").click()
+    window.toast("The test message was not taken: it answered 503")
+    row.get_by_text("it answered 503").wait_for()
+
+    row.get_by_role("link", name=receiver.url).click()
+    page.get_by_role("heading", name="Webhook", exact=True, level=1).wait_for()
+    page.get_by_role("button", name="Failed").click()
+    page.wait_for_url("**/ui/webhooks/wh_*?state=failed")
+    deliveries = page.get_by_role("region", name="Deliveries").get_by_role("row", name="webhook.test")
+    deliveries.get_by_text("503", exact=True).wait_for()
+    assert deliveries.count() == 1, "the one that was delivered is another state's"
+    receiver.status = 204
+    deliveries.get_by_role("button", name="Send again").click()
+    window.toast("webhook.test is sent again.")
+    page.get_by_role("button", name="Delivered").click()
+    deliveries.nth(1).wait_for()
+    assert receiver.types == ["webhook.test"] * 3
+
+    page.get_by_role("button", name="Edit…").click()
+    page.get_by_label("Events", exact=True).fill("alias.*")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("alias.*", exact=True).wait_for()
+    page.locator(".toast", has_text="is changed").get_by_role("button", name="Undo").click()
+    page.get_by_text("webhook.nothing", exact=True).wait_for()
+    page.get_by_role("button", name="Disable", exact=True).click()
+    page.get_by_text("disabled", exact=True).wait_for()
+    page.get_by_role("button", name="Enable", exact=True).click()
+    page.get_by_text("enabled", exact=True).wait_for()
+
+    host = receiver.url.split("/")[2]
+    page.get_by_role("button", name="New secret…").click()
+    page.get_by_label(f"Type {host} to confirm").fill(host)
+    page.get_by_role("button", name="Make a new secret").click()
+    assert page.get_by_role("group", name="Secret").inner_text().startswith("whsec_")
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_label(f"Type {host} to confirm").fill(host)
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.wait_for_url("**/ui/webhooks")
+    window.settled()
+    assert page.get_by_text(receiver.url).count() == 0
+
+
+def test_jobs_are_followed_filtered_and_cancelled(window: Window, shop: Server, adapter_folder: Path) -> None:
+    files = {"adapter_config.json": (adapter_folder / "adapter_config.json").read_bytes()}
+    files["adapter_model.safetensors"] = b"no tensors"
+    with shop.http() as http:
+        assert http.post("/api/v1/adapters", json={"name": "far"}).status_code == 201
+        versions = "/api/v1/adapters/far/versions"
+        assert http.post(versions, files=[("files", one) for one in files.items()]).status_code == 422
+        assert http.post(versions, json={"source": "hf://org/far"}).status_code == 202
+    page = window.open("/jobs?q=far")
+    broken, running = (page.get_by_role("row", name=f"far@{number}") for number in (1, 2))
+    broken.get_by_text("failed", exact=True).wait_for()
+    broken.get_by_text("Version 1 of 'far' was rejected").wait_for()
+    assert broken.get_by_role("button", name="Cancel…").count() == 0
+    page.get_by_role("button", name="Running").click()
+    page.wait_for_url("**/ui/jobs?q=far&state=running")
+    running.get_by_text("hf://org/far").wait_for()
+    broken.wait_for(state="detached")
+    running.get_by_role("button", name="Cancel…").click()
+    page.get_by_label("Type far@2 to confirm").fill("far@2")
+    page.get_by_role("button", name="Cancel the job").click()
+    window.toast("far@2 is not made.")
+    page.get_by_text("No running jobs").wait_for()
+    page.get_by_role("button", name="Show all").click()
+    running.get_by_text("cancelled", exact=True).wait_for()
+    running.get_by_text("The job was cancelled.").wait_for()
+    running.get_by_role("link", name="far@2").click()
+    page.wait_for_url("**/ui/adapters/far?compare=2")
