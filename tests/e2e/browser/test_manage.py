@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Route
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -156,3 +157,20 @@ def test_jobs_are_followed_filtered_and_cancelled(window: Window, shop: Server, 
     running.get_by_text("The job was cancelled.").wait_for()
     running.get_by_role("link", name="far@2").click()
     page.wait_for_url("**/ui/adapters/far?compare=2")
+
+
+def test_the_newest_jobs_are_shown_and_older_ones_on_demand(window: Window, shop: Server) -> None:
+    with shop.http() as http:
+        (job, *_) = http.get("/api/v1/jobs?limit=1").json()["items"]
+
+    def answer(route: Route) -> None:
+        limit = int(route.request.url.rpartition("limit=")[2])
+        items = [job | {"id": f"job_{i}", "version": i} for i in range(limit)]
+        route.fulfill(json={"items": items, "next_page_token": "older"})
+
+    window.page.route("**/api/v1/jobs?*", answer)
+    page = window.open("/jobs?q=@99")
+    page.get_by_text("The newest 100 are loaded.").wait_for()
+    page.get_by_role("button", name="Load older ones").click()
+    page.get_by_text("The newest 1,000 are loaded.").wait_for()
+    assert page.get_by_role("button", name="Load older ones").count() == 0

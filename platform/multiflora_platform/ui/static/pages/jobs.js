@@ -17,8 +17,7 @@ const LOOK_SECONDS = 2;
 
 export default function Jobs() {
   const [ending, setEnding] = useState(null);
-  const asked = query.value.get("state");
-  const state = STATES.some(([one]) => one === asked) ? asked : "";
+  const state = STATES.map(([one]) => one).find((one) => one === query.value.get("state")) ?? "";
   const jobs = useNewest(`/api/v1/jobs${state && `?state=${state}`}`, { every: LOOK_SECONDS });
   return html`<${PageHeader} title="Jobs" about="Each makes one version of an adapter: fetches its files, checks them, and tries again what may yet succeed" />
     <div class="row"><${Search} label="Adapter, source, error" value=${query.value.get("q") ?? ""} onInput=${(value) => setQuery({ q: value })} />

@@ -23,7 +23,10 @@ export default function WebhookPage({ id }) {
   const webhook = useResource((signal) => get(path, { signal }), [path], { every: LOOK_SECONDS });
   const deliveries = useNewest(`${path}/deliveries`, { every: LOOK_SECONDS });
   const one = webhook.data;
-  const reload = () => { webhook.reload(); deliveries.reload(); };
+  const reload = () => {
+    webhook.reload();
+    deliveries.reload();
+  };
   return html`<${PageHeader} title="Webhook" back=${{ to: "/webhooks", label: "Webhooks" }} actions=${one && html`
       <${Test} one=${one} onChange=${reload} /><${Switch} one=${one} onChange=${reload} />
       <button class="button" onClick=${() => setOpen("form")}>Edit…</button>

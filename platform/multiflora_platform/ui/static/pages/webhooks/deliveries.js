@@ -12,12 +12,15 @@ import { Table } from "../../components/table.js";
 
 const STATES = [["", "All"], ["pending", "Pending"], ["delivered", "Delivered"], ["failed", "Failed"]];
 
-export const Choice = () => html`<${Segmented} label="State" of=${STATES} value=${query.value.get("state") ?? ""} onChange=${(value) => setQuery({ state: value })} />`;
+/** That the address asks for; "": all. */
+const chosen = () => STATES.map(([state]) => state).find((state) => state === query.value.get("state")) ?? "";
+
+export const Choice = () => html`<${Segmented} label="State" of=${STATES} value=${chosen()} onChange=${(value) => setQuery({ state: value })} />`;
 
 /** data: of useNewest */
 export function Deliveries({ webhook, data, onChange }) {
   if (!data.items.length) return html`<${Empty} title="Nothing was sent yet">The next event that fits is sent within a second. Send a test to see whether it arrives.<//>`;
-  const state = query.value.get("state");
+  const state = chosen();
   const rows = state ? data.items.filter((one) => one.state === state) : data.items;
   return html`${rows.length ? html`<${Table} name="deliveries" label="Deliveries" columns=${columnsOf(webhook, onChange)} rows=${rows} keyOf=${(one) => one.id} />`
     : html`<${Empty} title=${`No ${state} deliveries`} action=${html`<button class="button" onClick=${() => setQuery({ state: null })}>Show all</button>`} />`}

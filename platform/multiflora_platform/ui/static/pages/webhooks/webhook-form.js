@@ -41,7 +41,7 @@ async function change(webhook, body, onChange) {
   const changed = await patch(pathOf(webhook), body, unchanged(webhook));
   const { url, events, description } = webhook;
   const undo = () => attempt(() => patch(pathOf(webhook), { url, events, description }, unchanged(changed)), "Changed back.").then(onChange);
-  toast(`${hostOf(changed)} is changed; it holds from the next event on.`, { undo });
+  toast(`${hostOf(changed)} is changed; it holds from the next message on.`, { undo });
 }
 
 export const ShowSecret = ({ made, onClose }) => html`<${ShownOnce} title=${`The secret of ${hostOf(made)}`} label="Secret" text=${made.secret} onClose=${onClose}>
