@@ -33,7 +33,7 @@ PAGES = {
     "/cache?tab=savings": "Prefix cache",
     "/contexts": "Contexts",
     "/slots": "Slots and memory",
-    "/requests": "Requests",
+    "/requests?axis=300&ttft=0.001-600": "Requests",
     "/tenants": "Tenants and keys",
     "/tenants/seen": "seen",
     "/tenants?tab=keys": "Tenants and keys",
@@ -503,7 +503,7 @@ def test_times_fall_into_bins_with_round_borders(window: Window) -> None:
     assert found["borders"] == [*borders, 1]
     assert found["back"] == borders, "a place leads back to its bin"
     assert (found["median"], found["p95"]) == (0.125, 0.8)
-    assert (found["measured"], found["unmeasured"]) == (6, 2)
+    assert (len(found["values"]), found["unmeasured"]) == (6, 2)
     assert [tick["value"] for tick in found["ticks"] if tick["isMajor"]] == [0.001, 0.01, 0.1, 1]
 
 
@@ -547,6 +547,7 @@ def test_a_range_drawn_over_the_histogram_filters_the_requests(window: Window, s
     page.mouse.up()
     page.wait_for_url("**/ui/requests?ttft=0.1-0.32")
     assert rows() == ["quick", "middling"]
+    page.get_by_text("chosen: 100 ms to 320 ms, 2 of 3 requests").wait_for()
     page.reload()
     chip = page.get_by_role("button", name="Remove First token 100 ms to 320 ms")
     chip.wait_for()
@@ -558,6 +559,8 @@ def test_a_range_drawn_over_the_histogram_filters_the_requests(window: Window, s
     assert rows() == ["quick"]
     page.mouse.click(*last)
     page.wait_for_url("**/ui/requests?ttft=0.25-0.32")
+    page.get_by_text("As a table").click()
+    page.get_by_role("row", name="250 ms 320 ms 1 0").wait_for()
     page.get_by_role("group", name="Which time").get_by_role("button", name="Total").click()
     page.wait_for_url("**/ui/requests?ttft=0.25-0.32&times=total")
     page.get_by_role("option", name="5 s to 6.3 s: 1 request").wait_for()
@@ -570,6 +573,36 @@ def test_a_range_drawn_over_the_histogram_filters_the_requests(window: Window, s
     page.wait_for_url("**/ui/requests?times=ttft&ttft=0.1-0.125")
     page.get_by_role("button", name="Remove First token").click()
     page.wait_for_url("**/ui/requests?times=ttft")
+
+
+# Requests [id, at, end, status] on one axis: the last seconds of them.
+LANES = """async ([requests, span]) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { lanesOf } = await import(base + "pages/requests/lanes.js");
+    const timeline = (at, end) => (end === null ? [] : [{ stage: "queue", start: at, end }]);
+    const of = requests.map(([id, at, end, status]) => ({ id, at, status, timeline: timeline(at, end) }));
+    const { lanes, ...axis } = lanesOf(of, span);
+    return { ...axis, lanes: lanes.map(one => one.id) };
+}"""
+
+
+def test_one_axis_has_those_that_run_and_the_newest_in_the_order_they_came(window: Window) -> None:
+    page = window.open("/requests?axis=300")
+    stages = page.get_by_role("list", name="Requests on one axis of time").get_by_role("img")
+    assert re.match(r"\d+:\d+:\d+: queue .*, prefill .*, decode ", stages.last.get_attribute("aria-label") or "")
+    page.get_by_role("group", name="On one axis").get_by_role("button", name="Off").click()
+    page.wait_for_url("**/ui/requests")
+    stages.first.wait_for(state="detached")
+    refused = ["refused", 99, None, 429]
+    few = [refused, ["last", 98, 100, 200], ["long", 70, 95, 200], ["gone", 60, 89, 200]]
+    shown = {"lanes": ["long", "last"], "from": 90, "until": 100, "left": 0}
+    assert page.evaluate(LANES, [few, 10]) == shown, "what began before is cut"
+    assert page.evaluate(LANES, [few, 60]) == {"lanes": ["gone", "long", "last"], "from": 60, "until": 100, "left": 0}
+    ended = [[f"ended-{i}", 100 - i, 100.5 - i, 200] for i in range(40)]
+    many = page.evaluate(LANES, [[*ended, ["runs", 10, 101, None]], 60])
+    assert many["lanes"] == ["runs", *[f"ended-{i}" for i in reversed(range(29))]]
+    assert (many["from"], many["until"], many["left"]) == (41, 101, 11)
+    assert page.evaluate(LANES, [[refused], 10])["lanes"] == []
 
 
 # What the picture makes of two engines that have the same chain of eight runs; a run has what follows it once.

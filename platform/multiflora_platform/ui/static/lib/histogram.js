@@ -2,28 +2,26 @@
 import { quantile } from "./format.js";
 
 /** The preferred numbers of ISO 3 (R′10): evenly spaced on a logarithmic axis, as far as round numbers are. */
-const BORDERS = [1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8];
-/** Seconds; a refusal took less. */
-const LEAST = 1e-6;
+const DECADE = [1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8];
+/** Seconds, from a microsecond, which a refusal does not take, to eleven days. */
+const BORDERS = [-6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5].flatMap((power) => DECADE.map((digits) => Number(`${digits}e${power}`)));
 /** Of an axis: a decade, so that one time alone does not fill it. */
-const LEAST_BINS = BORDERS.length;
+const LEAST_BINS = DECADE.length;
 const RANGE = /^(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/;
 
-const isMeasured = (value) => value >= LEAST;
-const border = (index) => Number(`${BORDERS.at(index % BORDERS.length)}e${Math.floor(index / BORDERS.length)}`);
+const isMeasured = (value) => value >= BORDERS[0] && value < BORDERS.at(-1);
 
 function indexOf(value) {
-  let index = Math.floor(BORDERS.length * Math.log10(value));
-  // The borders are rounded: the bin may be the one beside.
-  while (border(index + 1) <= value) index += 1;
-  while (border(index) > value) index -= 1;
+  // The borders are rounded: the bin may be the one before or behind.
+  let index = Math.max(0, Math.floor(DECADE.length * Math.log10(value / BORDERS[0])) - 1);
+  while (BORDERS[index + 1] <= value) index += 1;
   return index;
 }
 
 /**
  * @param {Array<{value: number|null, failed: boolean}>} times seconds
  * @returns {{bins: Array<{from: number, to: number, succeeded: number, failed: number}>, median: number|null, p95: number|null,
- *   measured: number, unmeasured: number}} bins: from, and less than to; none where nothing was measured
+ *   values: number[], unmeasured: number}} bins: from, and less than to; none without values, which are the times that have a bin
  */
 export function histogramOf(times) {
   const measured = times.filter(({ value }) => isMeasured(value));
@@ -31,14 +29,14 @@ export function histogramOf(times) {
   const bins = values.length ? binsBetween(indexOf(Math.min(...values)), indexOf(Math.max(...values))) : [];
   const first = bins.length && indexOf(bins[0].from);
   for (const { value, failed } of measured) bins[indexOf(value) - first][failed ? "failed" : "succeeded"] += 1;
-  return { bins, median: quantile(values, 0.5), p95: quantile(values, 0.95), measured: values.length, unmeasured: times.length - values.length };
+  return { bins, values, median: quantile(values, 0.5), p95: quantile(values, 0.95), unmeasured: times.length - values.length };
 }
 
 function binsBetween(first, last) {
   const lacking = Math.max(0, LEAST_BINS - (last - first + 1));
-  const start = Math.max(first - Math.floor(lacking / 2), indexOf(LEAST));
-  const length = Math.max(last - start + 1, LEAST_BINS);
-  return Array.from({ length }, (_, i) => ({ from: border(start + i), to: border(start + i + 1), succeeded: 0, failed: 0 }));
+  const start = Math.max(0, first - Math.floor(lacking / 2));
+  const borders = BORDERS.slice(start, Math.max(last + 1, start + LEAST_BINS) + 1);
+  return borders.slice(1).map((to, i) => ({ from: borders[i], to, succeeded: 0, failed: 0 }));
 }
 
 const endsOf = (bins) => [Math.log(bins[0].from), Math.log(bins.at(-1).to)];

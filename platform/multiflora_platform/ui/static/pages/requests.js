@@ -11,6 +11,7 @@ import { Empty, Loaded } from "../components/states.js";
 import { VirtualTable } from "../components/virtual-table.js";
 import { failed, Filters, showAll, tenantOf, versionOf, wanted } from "./requests/filters.js";
 import { Histogram } from "./requests/histogram.js";
+import { AxisSwitch, SharedAxis } from "./requests/shared-axis.js";
 
 const SHOWN = [["all", "All"], ["ok", "Succeeded"], ["failed", "Failed"]];
 const LOOK_SECONDS = 2;
@@ -22,9 +23,9 @@ export default function Requests() {
   return html`<${PageHeader} title="Requests" about=${paused ? "Paused: what comes is not shown until you go on" : "The last 1,000 of this server process, in numbers"} actions=${pause} />
     <div class="row"><${Search} label="Model, tenant, error, id" value=${query.value.get("q") ?? ""} onInput=${(value) => setQuery({ q: value })} />
       <${Segmented} label="Which requests" of=${SHOWN} value=${query.value.get("show") ?? "all"} onChange=${(value) => setQuery({ show: value === "all" ? null : value })} />
-      <${PhaseLegend} /></div>
+      <span class="choice"><span aria-hidden="true">On one axis</span><${AxisSwitch} asked=${query.value} /></span><${PhaseLegend} /></div>
     <${Filters} items=${requests.data ?? []} />
-    ${requests.data?.length > 0 && html`<${Histogram} items=${requests.data} asked=${query.value} />`}
+    ${requests.data?.length > 0 && html`<${Histogram} items=${requests.data} asked=${query.value} /><${SharedAxis} items=${requests.data} asked=${query.value} />`}
     <div class="card"><${Loaded} resource=${requests} lines=${10}>${(items) => html`<${Table} items=${items} asked=${query.value} />`}<//></div>`;
 }
 

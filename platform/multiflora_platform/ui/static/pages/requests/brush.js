@@ -24,6 +24,8 @@ export function useBrush(bins, range, onRange) {
   const onPointerDown = (event) => {
     if (event.button || !event.isPrimary) return;
     event.currentTarget.setPointerCapture(event.pointerId);
+    // A finger does not give the focus that Escape and the other keys need.
+    event.currentTarget.focus({ preventScroll: true });
     const bin = under(event);
     setCursor({ anchor: bin, head: bin });
     setDrawing(true);

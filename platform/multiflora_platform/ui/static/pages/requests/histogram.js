@@ -9,12 +9,15 @@ import { useBrush } from "./brush.js";
 import { failed, TIMES, wanted } from "./filters.js";
 
 /** Pixels from the top: the marks' names, the counts, the bars, the axis. */
-const [NAMES, COUNTS, BARS, AXIS] = [32, 16, 80, 20];
-const [TOP, FLOOR] = [NAMES + COUNTS, NAMES + COUNTS + BARS];
+const [NAME, COUNTS, BARS, AXIS] = [16, 16, 80, 20];
+const NAMES = 2 * NAME;
+const FLOOR = NAMES + COUNTS + BARS;
 /** Pixels of what is not nothing. */
 const LOWEST = 3;
 /** Bars beyond are too narrow for their numbers. */
 const MOST_COUNTED = 36;
+/** Fewer leave room for the names of all borders, on a phone, too. */
+const MOST_NAMED = 20;
 
 /** The one of TIMES that is drawn. */
 function drawnTime(asked) {
@@ -25,8 +28,8 @@ function drawnTime(asked) {
 export function Histogram({ items, asked }) {
   const time = drawnTime(asked);
   const histogram = useMemo(() => histogramOf(wanted(items, asked, time).map((one) => ({ value: time.of(one), failed: failed(one) }))), [items, asked]);
-  const { bins, measured, unmeasured } = histogram;
-  const about = `${requests(measured)}${unmeasured ? `; ${count(unmeasured)} have no such time: they run, or were refused` : ""}`;
+  const { bins, values, unmeasured } = histogram;
+  const about = `${requests(values.length)}${unmeasured ? `; ${count(unmeasured)} have no such time: they run, or were refused` : ""}`;
   return html`<${Card} title=${time.title} about=${about}
       actions=${html`<${Segmented} label="Which time" of=${TIMES.map(({ param, label }) => [param, label])} value=${time.param} onChange=${(value) => setQuery({ times: value })} />`}>
     ${bins.length > 0 && html`<div class="stack histogram">
@@ -40,7 +43,7 @@ const requests = (amount) => `${count(amount)} ${amount === 1 ? "request" : "req
 const wordsOf = (bin) => `${rangeWords([bin.from, bin.to])}: ${requests(sizeOf(bin))}${bin.failed ? `, ${count(bin.failed)} failed` : ""}`;
 
 function Picture({ title, histogram, range, onRange }) {
-  const { bins, median, p95, measured } = histogram;
+  const { bins, values, median, p95 } = histogram;
   const id = useId();
   const brush = useBrush(bins, range, onRange);
   const most = Math.max(...bins.map(sizeOf));
@@ -48,8 +51,8 @@ function Picture({ title, histogram, range, onRange }) {
   const isChosen = (bin) => brush.range !== null && isWithin(bin.from, brush.range);
   const idOf = (bin) => `${id}-${bin.from}`;
   const marks = useMemo(() => html`<g aria-hidden="true"><${Axis} bins=${bins} /><${Mark} name="median" value=${median} bins=${bins} row=${0} /><${Mark} name="p95" value=${p95} bins=${bins} row=${1} /></g>`, [histogram]);
-  const chosen = bins.filter(isChosen).reduce((sum, bin) => sum + sizeOf(bin), 0);
-  const told = [brush.looked && wordsOf(brush.looked), brush.range && `chosen: ${rangeWords(brush.range)}, ${count(chosen)} of ${requests(measured)}`].filter(Boolean);
+  const chosen = brush.range && values.filter((value) => isWithin(value, brush.range)).length;
+  const told = [brush.looked && wordsOf(brush.looked), brush.range && `chosen: ${rangeWords(brush.range)}, ${count(chosen)} of ${requests(values.length)}`].filter(Boolean);
   return html`<div class=${`brush${bins.length > MOST_COUNTED ? "" : " counted"}`} role="listbox" tabindex="0" aria-multiselectable="true"
       aria-label=${`${title}: median ${seconds(median)}, p95 ${seconds(p95)}. Arrow keys go along, with Shift they choose a range, Escape clears it`}
       aria-activedescendant=${brush.head && idOf(brush.head)} ...${brush.handlers}>
@@ -77,7 +80,7 @@ function Bar({ id, bin, left, width, most, isChosen, isHead }) {
 function Axis({ bins }) {
   return html`<line class="axis" x1="0" x2="100%" y1=${FLOOR} y2=${FLOOR} />${ticksOf(bins).map(({ value, isMajor }) => {
     const place = placeOf(value, bins);
-    return html`<g key=${value} class=${isMajor || bins.length <= 20 ? "" : "minor"}><line class="axis" x1=${`${100 * place}%`} x2=${`${100 * place}%`} y1=${FLOOR} y2=${FLOOR + 4} />
+    return html`<g key=${value} class=${isMajor || bins.length <= MOST_NAMED ? "" : "minor"}><line class="axis" x1=${`${100 * place}%`} x2=${`${100 * place}%`} y1=${FLOOR} y2=${FLOOR + 4} />
       <text x=${`${100 * place}%`} y=${FLOOR + 17} text-anchor=${place < 0.02 ? "start" : place > 0.98 ? "end" : "middle"}>${borderText(value)}</text></g>`;
   })}`;
 }
@@ -86,8 +89,8 @@ function Axis({ bins }) {
 function Mark({ name, value, bins, row }) {
   const place = placeOf(value, bins);
   const [anchor, aside] = place < 0.5 ? ["start", 5] : ["end", -5];
-  return html`<g class="mark"><line x1=${`${100 * place}%`} x2=${`${100 * place}%`} y1=${row * 16} y2=${FLOOR} />
-    <text x=${`${100 * place}%`} dx=${aside} y=${row * 16 + 11} text-anchor=${anchor}>${name} <tspan>${seconds(value)}</tspan></text></g>`;
+  return html`<g class="mark"><line x1=${`${100 * place}%`} x2=${`${100 * place}%`} y1=${row * NAME} y2=${FLOOR} />
+    <text x=${`${100 * place}%`} dx=${aside} y=${row * NAME + 11} text-anchor=${anchor}>${name} <tspan>${seconds(value)}</tspan></text></g>`;
 }
 
 const COLUMNS = [
