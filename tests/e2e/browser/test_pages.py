@@ -258,6 +258,8 @@ def test_everything_with_a_name_is_found_by_it(make_window: Any, shop: Server) -
         ("shipping", "Contexts", "shipping", "/contexts?q=shipping"),
         ("log-bodies", "Settings", "log_bodies", "/settings?q=log_bodies"),
         ("slots", "Pages", "Slots and memory", "/slots"),
+        ("jobs", "Pages", "Jobs", "/jobs"),
+        ("webhooks", "Pages", "Webhooks", "/webhooks"),
     ):
         sought(page, text, group, option)
         page.wait_for_url(f"**/ui{address}")
