@@ -192,7 +192,7 @@ def run_id(text: str) -> int:
 async def require(session: AsyncSession, adapter_id: int, run_id: int) -> EvalRunRow:
     run = await session.get(EvalRunRow, run_id)
     if run is None or run.adapter_id != adapter_id:
-        raise EvalRunNotFound(f"The adapter has no run {run_id} of an eval.")
+        raise EvalRunNotFound(f"The adapter has no run {run_id} of an eval; its eval-runs list those that there are.")
     return run
 
 

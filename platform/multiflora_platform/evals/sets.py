@@ -88,7 +88,7 @@ async def remove(change: Change, adapter_id: int, adapter: str, name: str, preco
 async def require(session: AsyncSession, adapter_id: int, name: str) -> EvalSetRow:
     row = await _find(session, adapter_id, name)
     if row is None:
-        raise EvalNotFound(f"There is no eval named {name[:80]!r}; the adapter's list has those that there are.")
+        raise EvalNotFound(f"There is no eval named {name[:80]!r}; its adapter's evals list those that there are.")
     return row
 
 

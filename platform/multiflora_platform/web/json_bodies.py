@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
-from multiflora_platform.web import integral_floats
+from multiflora_platform.web import complaints, integral_floats
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ async def read_json(request: Request, body_type: type[B]) -> B:
     try:
         return integral_floats.decode(bytes(data), msgspec.json.Decoder(body_type))
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `")
-        raise InvalidRequest(f"{message}.", pointer=_pointer(message, path.rstrip("`"))) from None
+        raise InvalidRequest(complaints.told(str(error))[1], pointer=_pointer(str(error))) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", pointer="") from None
 
@@ -86,10 +85,11 @@ def body_schemas() -> dict[str, Any]:
     return msgspec.json.schema_components(BODIES.values(), ref_template=_REFERENCE)[1]
 
 
-def _pointer(message: str, path: str) -> str:
+def _pointer(complaint: str) -> str:
     """msgspec's `$.tags[0]` as RFC 6901's /tags/0; a missing or unknown field is named in the message."""
+    message, _, path = complaint.partition(" - at `")
     field = re.search(r"(?:unknown|required) field `([^`]*)`", message)
-    steps = re.findall(r"\.([^.\[]+)|\[([^\]]*)\]", path)
+    steps = re.findall(r"\.([^.\[]+)|\[([^\]]*)\]", path.rstrip("`"))
     names = [name or index for name, index in steps] + ([field[1]] if field else [])
     return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
 

@@ -216,6 +216,11 @@ async def test_what_is_no_eval_is_refused_at_its_place(evals: EvalHouse) -> None
     for case, place in NO_CASES:
         refused = await evals.put(case, status=400)
         assert refused["errors"][0]["pointer"] == place, case
+
+
+async def test_a_refusal_says_where_in_a_sentence(evals: EvalHouse) -> None:
+    told = [(await evals.put(case, status=400))["detail"] for case in ({"prompt": "x"}, {**CASE, "max_tokens": "x"})]
+    assert told == ["cases[0].checks is required.", "cases[0].max_tokens: expected int, got str."]
     await evals.put(*[CASE] * 501, status=400)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,15 +12,13 @@ from multiflora_platform.gateway.schemas.foreign_adapters import MENTIONS, refus
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, EngineRequest, ResponseRequest
 from multiflora_platform.text.off_loop import off_loop
-from multiflora_platform.web import integral_floats
+from multiflora_platform.web import complaints, integral_floats
 from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_deep, too_much
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 _BODIES = (*BODIES, ResponseRequest, MessagesRequest, CountTokensRequest)
 _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in _BODIES}
-_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
-_MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
@@ -77,20 +74,9 @@ def component_schemas() -> dict[str, Any]:
 
 def wrong_value(path: str, reason: str) -> ApiError:
     """path: "" for the whole body. reason: msgspec's, without its place."""
-    return invalid(path or None, f"{path or 'The body'}: {reason[:1].lower()}{reason[1:].replace('`', '')}.")
-
-
-def place_of(message: str) -> tuple[str, str]:
-    """The place that msgspec names at the end of a complaint, "" for none, and the complaint without it."""
-    place = _PLACE.search(message)
-    if place is None:
-        return "", message
-    return place[1].partition("[...]")[0], message[: place.start()]  # msgspec does not tell which key of an object
+    return invalid(path or None, complaints.sentence(path, reason))
 
 
 def _wrong_type(message: str) -> ApiError:
-    path, reason = place_of(message)
-    if missing := _MISSING.match(reason):
-        path = f"{path}.{missing[1]}" if path else missing[1]
-        return invalid(path, f"{path} is required.")
-    return wrong_value(path, reason)
+    path, sentence = complaints.told(message)
+    return invalid(path or None, sentence)
