@@ -35,9 +35,16 @@ def server_command(commands: Any, name: str, run: Run, help_text: str) -> argpar
     return parser
 
 
-def show_answer(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> int:
-    """Make the request, print the one object that it answers."""
-    emit_one(arguments.output, request(arguments, method, path, **options).json())
+def show_answer(
+    arguments: argparse.Namespace,
+    method: str,
+    path: str,
+    brief: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    **options: Any,
+) -> int:
+    """Make the request, print the one object that it answers. brief: what a table shows of it; None: all."""
+    answer = request(arguments, method, path, **options).json()
+    emit_one(arguments.output, brief(answer) if brief and arguments.output == "table" else answer)
     return ExitCode.OK
 
 

@@ -126,7 +126,8 @@ def _files(source: str) -> list[Path]:
         files.append(path / CARD)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise CommandError(f"no such file: {missing[0]}; SOURCE is a PEFT folder or an archive of one")
+        advice = "SOURCE is a PEFT folder, an archive of one, or an address such as hf://org/repository"
+        raise CommandError(f"no such file: {missing[0]}; {advice}")
     return files
 
 

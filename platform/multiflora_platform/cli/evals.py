@@ -88,15 +88,18 @@ def put(arguments: argparse.Namespace) -> int:
     if not isinstance(document, list | dict):
         raise CommandError(f"{arguments.file} holds neither cases nor an object with them", ExitCode.CONFIGURATION)
     body = {"cases": document} if isinstance(document, list) else document
-    made = request(arguments, "PUT", _set(arguments), json={**body, **_given(arguments)}).json()
-    emit_one(arguments.output, made if arguments.output == "json" else {**made, "cases": len(made["cases"])})
-    return ExitCode.OK
+    return show_answer(arguments, "PUT", _set(arguments), brief=_counted, json={**body, **_given(arguments)})
 
 
 def change(arguments: argparse.Namespace) -> int:
     lifted = {"min_score": None} if arguments.no_min_score else {}
     advice = "give --min-score, --no-min-score, --alias or --description"
-    return patch(arguments, _set(arguments), {**_given(arguments), **lifted}, advice)
+    return patch(arguments, _set(arguments), {**_given(arguments), **lifted}, advice, brief=_counted)
+
+
+def _counted(document: dict[str, Any]) -> dict[str, Any]:
+    """`show` tells which cases a set has."""
+    return {**document, "cases": len(document["cases"])}
 
 
 def show(arguments: argparse.Namespace) -> int:

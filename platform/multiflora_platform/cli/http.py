@@ -54,7 +54,7 @@ def call(
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise _unreachable(arguments, error) from None
     if response.is_error:
-        raise _problem(response)
+        raise _problem(arguments, response)
     return response
 
 
@@ -106,7 +106,7 @@ def _stream(
         with httpx.stream(method, _url(arguments, path), headers=headers, timeout=patience, **options) as response:
             if response.is_error:
                 response.read()
-                raise _problem(response)
+                raise _problem(arguments, response)
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     yield line[6:]
@@ -130,11 +130,22 @@ def _url(arguments: argparse.Namespace, path: str) -> str:
 
 
 def _unreachable(arguments: argparse.Namespace, error: Exception) -> CommandError:
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        message = f"{arguments.url} is no server's address; give --url or MULTIFLORA_URL as in {DEFAULT_URL}"
+        return CommandError(message, ExitCode.UNREACHABLE)
     message = f"cannot reach {arguments.url}: {error}; is `multiflora serve` running? --url names another server"
     return CommandError(message, ExitCode.UNREACHABLE)
 
 
-def _problem(response: httpx.Response) -> CommandError:
+def _unknown_key(arguments: argparse.Namespace) -> str:
+    if arguments.api_key:
+        cause = "the server does not accept this key: it is mistyped, expired, revoked or another server's"
+    else:
+        cause = "the server wants a key"
+    return f"{cause}; give --api-key or set MULTIFLORA_API_KEY"
+
+
+def _problem(arguments: argparse.Namespace, response: httpx.Response) -> CommandError:
     try:
         problem = response.json()
     except ValueError:
@@ -144,7 +155,7 @@ def _problem(response: httpx.Response) -> CommandError:
     detail = problem.get("detail") or said or problem.get("title") or str(problem)
     slug = str(problem.get("type", "")).rsplit(":", 1)[-1]
     if response.status_code == 401:
-        return CommandError(f"{detail}; give --api-key or set MULTIFLORA_API_KEY", slug=slug)
+        return CommandError(_unknown_key(arguments), slug=slug)
     rows = [row for row in problem.get("rows", ()) if row.get("severity") == "error"]
     if response.status_code == 422 and rows:
         first = rows[0]

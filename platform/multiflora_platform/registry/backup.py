@@ -203,7 +203,9 @@ def _schema(connection: Connection) -> MetaData:
 def _read_contents(source: Path) -> Contents:
     try:
         contents = msgspec.json.decode((source / "backup.json").read_bytes(), type=Contents)
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
+        raise BackupFailed(f"{source} is no backup: backup.json in it cannot be read ({error.strerror}).") from error
+    except msgspec.MsgspecError as error:
         raise BackupFailed(f"{source} is no backup: {error}.") from error
     if contents.format != _FORMAT:
         raise BackupFailed(f"{source} was made by a newer release (format {contents.format}).")

@@ -248,6 +248,28 @@ def test_an_admin_key_for_a_tenant_is_the_servers_to_refuse(monkeypatch: pytest.
     assert [options["json"]["tenant"] for _, _, options in server.sent] == ["acme"]
 
 
+def test_a_refused_key_is_told_from_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = (401, {"type": "urn:multiflora:problem:invalid-api-key", "detail": "Send a valid key."})
+    monkeypatch.setattr(httpx, "request", Answers(refusal, refusal))
+    assert main(["adapters", "ls", "--api-key", ""]) == main(["adapters", "ls", "--api-key", "mf-no"]) == 1
+    missing, refused = capsys.readouterr().err.splitlines()
+    assert "the server wants a key; give --api-key" in missing
+    assert "does not accept this key" in refused
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://host:port"])
+def test_what_is_no_address_is_told_how_one_looks(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapters", "ls", "--url", url]) == 4
+    assert "as in http://127.0.0.1:8000" in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_there_may_be_the_hubs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapters", "add", "sql", "acme/sql-lora"]) == 1
+    assert "hf://" in capsys.readouterr().err
+
+
 def test_a_folder_is_sent_with_its_model_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md", "optimizer.pt"):
         (tmp_path / name).write_text("x")

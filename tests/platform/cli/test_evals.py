@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,5 @@ def test_tables_say_what_failed_and_what_changed(asked: list[Any], capsys: pytes
     assert main(["evals", "set", "sql", "smoke"]) == 2
     assert main(["evals", "set", "sql", "smoke", "--no-min-score"]) == 0
     assert asked[-1] == ("PATCH", "/evals/smoke", {"min_score": None})
+    shown = capsys.readouterr().out
+    assert re.search(r"^cases +2$", shown, re.M), shown
