@@ -18,9 +18,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         found = path.read_bytes()
         content = json.loads(found)
     except FileNotFoundError:
-        raise ModelError(
-            f"{path.parent} has no {path.name}. Give a folder that Hugging Face's save_pretrained wrote, or a hub id."
-        ) from None
+        raise ModelError(_missing(path)) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from error
     except (ValueError, RecursionError) as error:
@@ -29,6 +27,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} does not hold a JSON object. Download or save the model again.")
     return content
+
+
+def _missing(path: Path) -> str:
+    if (path.parent / "adapter_config.json").is_file():
+        advice = "Serve its base model, and register it: `multiflora adapters add`, or --lora-modules NAME=FOLDER."
+        return f"{path.parent} is an adapter, not a model. {advice}"
+    return f"{path.parent} has no {path.name}. Give a folder that Hugging Face's save_pretrained wrote, or a hub id."
 
 
 class ConfigFields:

@@ -29,6 +29,10 @@ class Banner:
     adapters: tuple[str, ...] | None
     """None: they are off."""
     ready: Ready
+    """Of one engine; all are alike."""
+    engines: int
+    quantization: str | None
+    """What `--quantization` says."""
     key: str | None
     """The admin key to show, once, when this start made it."""
     key_source: KeySource
@@ -41,12 +45,15 @@ class Banner:
     def text(self) -> str:
         ready = self.ready
         tokens = ready.num_blocks * ready.block_size
+        kinds = ", ".join(filter(None, (ready.dtype, self.quantization)))
+        engines = [f"  engines   {self.engines}, each with KV cache and LoRA as below"] if self.engines > 1 else []
         lines = [
             "",
-            f"Multiflora {version('multiflora')} serves {self.base} on {ready.device} ({ready.dtype})",
+            f"Multiflora {version('multiflora')} serves {self.base} on {ready.device} ({kinds})",
             f"  API       {self.url}/v1    docs {self.url}/docs    metrics {self.url}/metrics",
             f"  UI        {self.url}/ui/",
             f"  adapters  {self._adapters_line()}",
+            *engines,
             f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
             f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",
             f"  LoRA      {ready.lora_rows} rank rows, at most {ready.lora_slots} adapters at once",

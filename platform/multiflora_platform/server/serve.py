@@ -324,6 +324,8 @@ def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key:
         base=opened.served.name,
         adapters=tuple(adapter.name for adapter in adapters) if services.settings.enable_lora else None,
         ready=ready,
+        engines=services.settings.replicas,
+        quantization=services.settings.quantization,
         key=key,
         key_source=_key_source(services.settings),
         model=shown.name if shown else opened.served.name,

@@ -453,6 +453,10 @@ def test_refusals_name_the_cause(changes: dict[str, Any], words: list[str], tmp_
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"is an adapter, not a model\. Serve its base model, .*adapters add"):
+        load_model_config(tmp_path / "adapter")
     with pytest.raises(ModelError, match=r"has no config\.json"):
         load_model_config(tmp_path)
     for content in ("{", "[1]", "\udcff"):

@@ -10,7 +10,8 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.server.banner import Banner
 
 READY = Ready("cpu", "float32", 100, 16, 1024, 8, 4, 256, 1 << 20, 1 << 20)
-BANNER = Banner("http://127.0.0.1:8000", "base", (), READY, None, "given", "it's", 'Say "hi", it\'s\nübung $HOME')
+MESSAGE = 'Say "hi", it\'s\nübung $HOME'
+BANNER = Banner("http://127.0.0.1:8000", "base", (), READY, 1, None, None, "given", "it's", MESSAGE)
 
 
 def curl(banner: Banner) -> list[str]:
@@ -47,6 +48,13 @@ def test_it_says_what_the_machine_gives() -> None:
     text = BANNER.text()
     for fact in ("cpu", "float32", "100 blocks of 16 tokens", "1,024", "256 rank rows", "4 adapters", "/docs"):
         assert fact in text
+
+
+def test_it_says_how_many_engines_there_are_and_what_quantises_them() -> None:
+    assert "engines" not in BANNER.text()
+    text = replace(BANNER, engines=2, quantization="int8").text()
+    assert "engines   2" in text
+    assert "on cpu (float32, int8)" in text
 
 
 def test_adapters_that_are_off_are_not_called_missing() -> None:

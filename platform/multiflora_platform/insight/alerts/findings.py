@@ -59,7 +59,7 @@ def engine_findings(replicas: Sequence[ReplicaHandle]) -> Iterator[Finding]:
             name = "The engine" if len(replicas) == 1 else f"The engine of replica {replica.id}"
             yield Finding(
                 "engine" if len(replicas) == 1 else f"engine {replica.id}", "error", f"{name} is not serving",
-                f"It is {replica.state}; it was restarted {replica.restarts} times.",
+                f"It is {replica.state}; restarts so far: {replica.restarts}.",
                 "Look at the server's log for the engine's last words.", "/ui/settings",
             )  # fmt: skip
 
