@@ -59,7 +59,7 @@ def test_a_bad_value_names_its_place_and_what_is_accepted(
     [
         ("prot: 1", "unknown option `prot:` in .*; did you mean `port:`"),
         ("- a\n- b", "must hold `key: value` lines"),
-        ("a: [", "is not YAML"),
+        ("port: 1\na: b: c", "is not YAML: line 2: mapping values are not allowed here"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, content: str, message: str) -> None:

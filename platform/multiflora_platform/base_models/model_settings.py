@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from multiflora_platform.base_models.model_schemas import NewModel
 from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.web import typed_json
 from multiflora_platform.web.names import check_name
 from multiflora_platform.web.problems import InvalidRequest, Problem
 
@@ -53,7 +54,7 @@ def asked_models(server: Settings) -> list[NewModel]:
             check_name(model.name)
             settings_of(model, server, in_file=True)
         except msgspec.ValidationError as error:
-            raise ConfigurationError(f"models: number {number + 1}: {error}") from None
+            raise ConfigurationError(f"models: number {number + 1}: {typed_json.told(str(error))[1]}") from None
         except Problem as problem:
             raise ConfigurationError(f"models: {given.get('name')}: {problem.detail}") from None
         found.append(model)

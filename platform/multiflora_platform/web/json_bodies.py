@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
-from multiflora_platform.web import complaints, integral_floats
+from multiflora_platform.web import typed_json
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ async def read_json(request: Request, body_type: type[B]) -> B:
     if too_deep(bytes(data)):
         raise InvalidRequest("The body is nested too deeply.", pointer="")
     try:
-        return integral_floats.decode(bytes(data), msgspec.json.Decoder(body_type))
+        return typed_json.decode(bytes(data), msgspec.json.Decoder(body_type))
     except msgspec.ValidationError as error:
-        raise InvalidRequest(complaints.told(str(error))[1], pointer=_pointer(str(error))) from None
+        raise InvalidRequest(typed_json.told(str(error))[1], pointer=_pointer(str(error))) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", pointer="") from None
 

@@ -17,7 +17,7 @@ from multiflora_platform.gateway.schemas.messages_requests import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from multiflora_platform.web import complaints
+from multiflora_platform.web import typed_json
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
 _MAY_HOLD: dict[str, tuple[str, ...]] = {
@@ -107,7 +107,7 @@ def _block(place: str, block: Any, allowed: tuple[str, ...]) -> Block:
     try:
         read: Block = msgspec.convert(block, Block)
     except msgspec.ValidationError as error:
-        inner, reason = complaints.place_of(str(error))
+        inner, reason = typed_json.place_of(str(error))
         raise wrong_value(f"{place}.{inner}" if inner else place, reason) from None
     return read
 

@@ -12,7 +12,7 @@ from multiflora_platform.gateway.schemas.foreign_adapters import MENTIONS, refus
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, EngineRequest, ResponseRequest
 from multiflora_platform.text.off_loop import off_loop
-from multiflora_platform.web import complaints, integral_floats
+from multiflora_platform.web import typed_json
 from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_deep, too_much
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
@@ -46,7 +46,7 @@ def _read(content: bytes, kind: type[Body]) -> Body:
     if too_deep(content):
         raise _too_deep()
     try:
-        body: Body = integral_floats.decode(content, _DECODERS[kind])
+        body: Body = typed_json.decode(content, _DECODERS[kind])
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -74,9 +74,9 @@ def component_schemas() -> dict[str, Any]:
 
 def wrong_value(path: str, reason: str) -> ApiError:
     """path: "" for the whole body. reason: msgspec's, without its place."""
-    return invalid(path or None, complaints.sentence(path, reason))
+    return invalid(path or None, typed_json.sentence(path, reason))
 
 
 def _wrong_type(message: str) -> ApiError:
-    path, sentence = complaints.told(message)
+    path, sentence = typed_json.told(message)
     return invalid(path or None, sentence)
