@@ -491,12 +491,12 @@ RANGES = """async (texts) => {
 
 def test_times_fall_into_bins_with_round_borders(window: Window) -> None:
     page = window.open("/settings")
-    times = [[0.001, False], [0.1, False], [0.1249, True], [0.125, False], [0.5, False], [0.8, True]]
+    times = [[0.001, False], [0.1, False], [0.1249, True], [0.125, False], [0.159, False], [0.5, False], [0.8, True]]
     found = page.evaluate(HISTOGRAM, [*times, [None, False], [0, True]])
     assert found["filled"] == [
         [0.001, 0.00125, 1, 0],
         [0.1, 0.125, 1, 1],
-        [0.125, 0.16, 1, 0],
+        [0.125, 0.16, 2, 0],
         [0.5, 0.63, 1, 0],
         [0.8, 1, 0, 1],
     ]
@@ -505,7 +505,7 @@ def test_times_fall_into_bins_with_round_borders(window: Window) -> None:
     assert found["borders"] == [*borders, 1]
     assert found["back"] == borders, "a place leads back to its bin"
     assert (found["median"], found["p95"]) == (0.125, 0.8)
-    assert (len(found["values"]), found["unmeasured"]) == (6, 2)
+    assert (len(found["values"]), found["unmeasured"]) == (7, 2)
     assert [tick["value"] for tick in found["ticks"] if tick["isMajor"]] == [0.001, 0.01, 0.1, 1]
 
 
