@@ -130,6 +130,12 @@ def test_an_interval_is_half_a_second_at_least(interval: str, capsys: pytest.Cap
     assert "from 0.5 up" in capsys.readouterr().err
 
 
+def _at_a_terminal() -> None:
+    """Its keys are its signals; Ctrl-C ends it even where tests run in the background, which ignores it."""
+    os.login_tty(os.dup(0))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """`multiflora top` with a terminal of its own. seen: all that it wrote."""
 
@@ -146,7 +152,7 @@ class Terminal:
             stdout=self.theirs,
             stderr=self.theirs,
             env={**environ, "TERM": "xterm", "NO_COLOR": "1"},
-            preexec_fn=lambda: os.login_tty(os.dup(0)),  # so that its keys are its signals
+            preexec_fn=_at_a_terminal,
         )
 
     def resize(self, columns: int) -> None:
