@@ -117,7 +117,7 @@ def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adap
     page.get_by_label("Score to be promoted, %").fill("90")
     page.get_by_label("Prompts and checks, as JSON").fill("[{}]")
     page.get_by_role("button", name="Save").click()
-    page.get_by_text("missing required field `checks`").wait_for()
+    page.get_by_text("cases[0].checks is required").wait_for()
     case = {"name": "names", "max_tokens": 24, "checks": [{"type": "regex", "pattern": "^SELECT name"}]}
     case["messages"] = [{"role": "user", "content": PROMPT}]
     page.get_by_label("Prompts and checks, as JSON").fill(json.dumps([case]))
