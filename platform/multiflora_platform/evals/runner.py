@@ -18,6 +18,7 @@ from multiflora_platform.evals import runs
 from multiflora_platform.evals.asking import Examiner
 from multiflora_platform.evals.checks import EvalCase
 from multiflora_platform.evals.runs import CaseResult, ClaimedRun, RunLost
+from multiflora_platform.storage.claim_loop import ClaimLoop
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import EventRow
 from multiflora_platform.web.problems import InsufficientStorage, Unavailable
@@ -30,7 +31,7 @@ _SAVE_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 
 
-class EvalRunner:
+class EvalRunner(ClaimLoop[ClaimedRun]):
     """principal_of: who a tenant's run asks as; None when it may no more. width: how many prompts of one run are under
     way at once; asked as it begins."""
 
@@ -41,33 +42,19 @@ class EvalRunner:
         principal_of: Callable[[str | None], Principal | None],
         width: Callable[[], int],
     ) -> None:
+        super().__init__("run of an eval", _LOOK_SECONDS)
         self._database = database
         self._examiner = examiner
         self._principal_of = principal_of
         self._width = width
-        self._news = asyncio.Event()
-        self._closing = False
-        self._loop: asyncio.Task[None] | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
-
-    def start(self) -> None:
-        """Begins with what an earlier process left."""
-        self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Gives back what runs; the next start goes on."""
-        self._closing = True
-        if self._loop is not None:
-            # Not cancelled: a claim may be written already, and its run would wait for the end of its lease.
-            self.kick()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._stop_taking()
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
-
-    def kick(self) -> None:
-        """There is a new run, or room for one."""
-        self._news.set()
 
     def stopped(self, run_id: int) -> None:
         """It was ended from outside: what is being computed for it is not needed any more."""
@@ -79,35 +66,12 @@ class EvalRunner:
         if any(event.type == runs.QUEUED for event in events):
             self.kick()
 
-    async def _run(self) -> None:
-        while not self._closing:
-            pause: float | None = _LOOK_SECONDS
-            try:
-                pause = await self._take_up()
-            except (InsufficientStorage, Unavailable):
-                pass  # the follower logs it; runs wait for the database, too
-            except Exception:
-                _log.exception("no run of an eval could be claimed; trying again")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), pause)
-            self._news.clear()
+    def _has_room(self) -> bool:
+        return len(self._running) < AT_ONCE
 
-    async def _take_up(self) -> float | None:
-        """Begin what is free. Returns the seconds until the next look; None: all runs have ended, and the next one
-        makes itself known."""
-        while not self._closing and len(self._running) < AT_ONCE:
-            async with self._database.read() as session:
-                is_any_free = await runs.claimable(session, datetime.now(UTC))
-            if is_any_free is None:
-                return None
-            claimed = await self._claim() if is_any_free else None
-            if claimed is None:
-                break
-            if self._closing:
-                await self._give_back(claimed)
-            else:
-                self._begin(claimed)
-        return _LOOK_SECONDS
+    async def _is_any_free(self) -> bool | None:
+        async with self._database.read() as session:
+            return await runs.claimable(session, datetime.now(UTC))
 
     async def _claim(self) -> ClaimedRun | None:
         async def work(change: Change) -> ClaimedRun | None:

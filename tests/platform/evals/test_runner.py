@@ -106,8 +106,9 @@ async def test_without_unfinished_runs_the_runner_rests_until_another_server_que
         return await claimable(session, now)
 
     monkeypatch.setattr(runs, "claimable", look)
-    monkeypatch.setattr(runner, "_LOOK_SECONDS", 0.001)
-    evals.house.app.state.evals.runner.kick()
+    running = evals.house.app.state.evals.runner
+    monkeypatch.setattr(running, "_look_seconds", 0.001)
+    running.kick()
     await asyncio.sleep(0.1)
     assert looks <= 2, "the one that it was told to take, and perhaps its first"
     other = await RegistryHouse(evals.registry.data, evals.registry.database_url).open()

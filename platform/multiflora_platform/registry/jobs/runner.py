@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from multiflora_platform.registry.rows import jobs
 from multiflora_platform.registry.rows.idempotency import StoredAnswer
 from multiflora_platform.registry.rows.jobs import ClaimedJob, LeaseLost
+from multiflora_platform.storage.claim_loop import ClaimLoop
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
 from multiflora_platform.storage.tables import EventRow
@@ -55,36 +56,24 @@ class _Running:
     progress: Progress = field(default_factory=Progress)
 
 
-class JobRunner:
+class JobRunner(ClaimLoop[ClaimedJob]):
     """`start()`, then `kick()` whenever there is a new job; `answer(id, seconds)` to wait for one."""
 
     def __init__(self, database: Database, work: Work, fail: Fail) -> None:
+        super().__init__("job", LOOK_SECONDS)
         self._database = database
         self._work = work
         self._fail = fail
         self._owner = secrets.token_hex(16)
-        self._news = asyncio.Event()
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.Task[None] | None = None
-        self._closing = False
         self._waiting: dict[str, list[asyncio.Event]] = {}
-
-    def start(self) -> None:
-        self._loop = asyncio.create_task(self._run())
-
-    def kick(self) -> None:
-        self._news.set()
 
     async def close(self) -> None:
         """Stop taking jobs; those that run are given back for the next process."""
-        self._closing = True
         for running in self._running.values():
             running.progress.stopped = True
-        if self._loop is not None:
-            # Not cancelled: a claim that is being written goes through, and its job would wait for its lease to end.
-            self.kick()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._stop_taking()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -136,36 +125,12 @@ class JobRunner:
         for news in self._waiting.get(job_id, ()):
             news.set()
 
-    async def _run(self) -> None:
-        while not self._closing:
-            pause: float | None = LOOK_SECONDS
-            try:
-                pause = await self._take_up()
-            except (InsufficientStorage, Unavailable):
-                pass  # the follower logs it; jobs wait for the database, too
-            except Exception:
-                _log.exception("no job could be claimed; trying again")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), pause)
-            self._news.clear()
+    def _has_room(self) -> bool:
+        return len(self._running) < AT_ONCE
 
-    async def _take_up(self) -> float | None:
-        """Begin what is due. Returns the seconds until the next look; None: all jobs have ended, and the next one
-        makes itself known."""
-        while not self._closing and len(self._running) < AT_ONCE:
-            # Looked for first: a write each second would keep the disk, and all who wait for a change, from their rest.
-            async with self._database.read() as session:
-                is_any_due = await jobs.is_any_due(session, self._running)
-            if is_any_due is None:
-                return None
-            claimed = await self._claim() if is_any_due else None
-            if claimed is None:
-                break
-            if self._closing:
-                await self._give_back(claimed)
-            else:
-                self._begin(claimed)
-        return LOOK_SECONDS
+    async def _is_any_free(self) -> bool | None:
+        async with self._database.read() as session:
+            return await jobs.is_any_due(session, self._running)
 
     async def _claim(self) -> ClaimedJob | None:
         async def work(change: Change) -> ClaimedJob | None:

@@ -19,8 +19,6 @@ import pytest
 from sqlalchemy import event
 from tests.platform.registry.house import Files, House, OpenHouse, adapter_files
 
-from multiflora_platform.registry.jobs import runner as job_runner
-
 pytestmark = pytest.mark.sqlite
 
 LIMIT = 8 << 20
@@ -182,7 +180,7 @@ async def test_a_file_in_an_archives_place_is_told(house: House, content: bytes,
 
 async def test_an_upload_is_three_changes_and_five_looks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Filed, claimed, concluded; and what is due (twice), the version, whether the job has ended (twice)."""
-    monkeypatch.setattr(job_runner, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(house.registry._runner, "_look_seconds", 3600.0)
     await house.adapter("b", 1)
     await house.follower.close()
     begun: Counter[str] = Counter()
