@@ -97,13 +97,14 @@ def _torch_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, 
 
 def _codes(x: torch.Tensor, largest: int) -> tuple[torch.Tensor, torch.Tensor]:
     """int8 [T, K] and float32 [T, 1], as `rounded_reference` has them."""
-    native = native_function("multiflora_round_to_bytes", "ppp")
+    native = native_function("multiflora_round_to_bytes", "plpp")
     if native is None:
         codes, scales = rounded_reference(x, largest)
         return codes.to(torch.int8), scales
     rows, k = x.shape
     codes, scales = torch.empty((rows, k), dtype=torch.int8), torch.empty((rows, 1))
-    native(PRODUCT.pack(0, x.data_ptr(), 0, rows, 0, k, x.stride(0), 0), codes.data_ptr(), scales.data_ptr())
+    product = PRODUCT.pack(0, x.data_ptr(), 0, rows, 0, k, x.stride(0), 0)
+    native(product, largest, codes.data_ptr(), scales.data_ptr())
     return codes, scales
 
 

@@ -190,13 +190,13 @@ extern "C" void multiflora_round_rows(const Product* args, int64_t limit) {
     }
 }
 
-// codes [rows][k] and scales [rows] of x; y, bias and W are not read
-extern "C" void multiflora_round_to_bytes(const Product* args, int8_t* codes, float* scales) {
+// codes [rows][k] and scales [rows] of x; y, bias and W are not read. limit: of the codes, at most 127
+extern "C" void multiflora_round_to_bytes(const Product* args, int64_t limit, int8_t* codes, float* scales) {
     const Product& a = *args;
     const int threads = threads_for(a.rows * a.k, 1 << 16);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t t = 0; t < a.rows; ++t)
-        scales[t] = round_row(a.x + t * a.x_stride, a.k, 127, codes + t * a.k, a.k);
+        scales[t] = round_row(a.x + t * a.x_stride, a.k, limit, codes + t * a.k, a.k);
 }
 
 // y[t][c] = y[t][c] * row_scales[t] * column_scales[c] + bias[c], where y lies as 32-bit integers before; x is not read
