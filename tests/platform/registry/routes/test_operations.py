@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from tests.platform.registry.house import adapter_files, rejected_files, when_told
+from tests.platform.registry.routes.test_version_life import upload
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import (
@@ -319,6 +320,20 @@ async def test_deleting_and_uploading_the_same_content_at_once_never_loses_it(ho
         await house.admin.delete("/adapters/b")
         await house.adapter("a", 1)
         await house.adapter("b")
+
+
+async def test_a_version_that_its_eval_rejects_does_not_stay_in_a_slot(open_house):
+    async def answer(digest, one):
+        return "no SQL"
+
+    engine = FakeEngine()
+    house = await open_house(engine=engine, answer_eval=answer)
+    await house.adapter("a", 1)
+    rejected = await upload(house, "a", 2, {"evals": [{"prompt": "Count", "contains": ["COUNT("]}]})
+    assert rejected.status_code == 422
+    await settled(house)
+    digest = house.registry.snapshot.adapters["a"].unserved_digests[2]
+    assert engine.commands[-2:] == [("unpin", digest), ("unload", digest)]
 
 
 async def settled(house):
