@@ -243,7 +243,9 @@ class Settings(BaseModel):
         None, description="OTLP collector (HTTP) that traces go to; needs multiflora[otel]"
     )
     log_bodies: bool = Field(
-        False, description="keep the last requests' prompts and answers in memory, for admins to look at"
+        False,
+        description="keep the last requests' prompts and answers in memory, for admins to look at, and answers of a "
+        "rollout's shadows that differ",
     )
     enable_log_requests: bool = Field(True, description="write one line for each HTTP request, without its texts")
     uvicorn_log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = Field(

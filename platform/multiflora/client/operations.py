@@ -10,6 +10,7 @@ from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey,
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.base_models.model_schemas import LoadedModel, ModelPage, NewModel
 from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
+from multiflora_platform.evals.checks import EvalCase
 from multiflora_platform.evals.schemas import (
     EvalComparison,
     EvalMatrix,
@@ -63,7 +64,13 @@ from multiflora_platform.registry.schemas.answers import (
     VersionPage,
 )
 from multiflora_platform.registry.schemas.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
-from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage, RolloutPatch
+from multiflora_platform.registry.schemas.rollouts import (
+    NewRollout,
+    Rollout,
+    RolloutPage,
+    RolloutPairPage,
+    RolloutPatch,
+)
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.webhooks.webhook_schemas import (
     Delivery,
@@ -339,6 +346,17 @@ class Client(Transport):
             "GET",
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
             RolloutPage,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    def list_rollout_pairs(
+        self, name: str, alias: str, rollout: str, *, limit: int = 20, page_token: str | None = None
+    ) -> RolloutPairPage:
+        """Prompts that both versions answered, and not alike; newest first. A tenant sees those of its own requests."""
+        return self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts/{quoted(rollout)}/pairs",
+            RolloutPairPage,
             query={"limit": limit, "page_token": page_token},
         )
 
@@ -755,6 +773,10 @@ class Client(Transport):
         """With its versions and all runs."""
         self.call("DELETE", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}", None, headers={"if-match": if_match})
 
+    def add_eval_case(self, name: str, eval_name: str, body: EvalCase) -> EvalSet:
+        """One more prompt at the end of a set, which is made where there is none: another version of it."""
+        return self.call("POST", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/cases", EvalSet, body=body)
+
     def run_eval(self, name: str, eval_name: str, body: EvalRunBody) -> EvalRun:
         """Queued: it is asked in the background, behind every request that a client waits for."""
         return self.call("POST", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/runs", EvalRun, body=body)
@@ -1085,6 +1107,17 @@ class AsyncClient(AsyncTransport):
             "GET",
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
             RolloutPage,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    async def list_rollout_pairs(
+        self, name: str, alias: str, rollout: str, *, limit: int = 20, page_token: str | None = None
+    ) -> RolloutPairPage:
+        """Prompts that both versions answered, and not alike; newest first. A tenant sees those of its own requests."""
+        return await self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts/{quoted(rollout)}/pairs",
+            RolloutPairPage,
             query={"limit": limit, "page_token": page_token},
         )
 
@@ -1512,6 +1545,10 @@ class AsyncClient(AsyncTransport):
         await self.call(
             "DELETE", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}", None, headers={"if-match": if_match}
         )
+
+    async def add_eval_case(self, name: str, eval_name: str, body: EvalCase) -> EvalSet:
+        """One more prompt at the end of a set, which is made where there is none: another version of it."""
+        return await self.call("POST", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/cases", EvalSet, body=body)
 
     async def run_eval(self, name: str, eval_name: str, body: EvalRunBody) -> EvalRun:
         """Queued: it is asked in the background, behind every request that a client waits for."""

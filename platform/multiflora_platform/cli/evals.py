@@ -1,4 +1,4 @@
-"""`multiflora evals ls|put|show|set|rm|run|runs|result|cancel|matrix|compare`, over the server's REST API."""
+"""`multiflora evals ls|put|add|show|set|rm|run|runs|result|cancel|matrix|compare`, over the server's REST API."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def add_parser(commands: Any) -> None:
     _action(actions, "ls", ls, "list an adapter's evals")
     putting = _with_set(actions, "put", put, "make or replace one")
     putting.add_argument("file", help='JSON: a list of cases, or {"cases": […], "description", "min_score", "aliases"}')
+    adding = _with_set(actions, "add", add, "one more case at the end of one, which is made where there is none")
+    adding.add_argument("file", help="JSON: a case")
     setting = _with_set(actions, "set", change, "what one gates, and its description")
     for one in (putting, setting):
         one.add_argument("--min-score", type=float, help="0 to 1; versions below are not promoted")
@@ -89,6 +91,10 @@ def put(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{arguments.file} holds neither cases nor an object with them", ExitCode.CONFIGURATION)
     body = {"cases": document} if isinstance(document, list) else document
     return show_answer(arguments, "PUT", _set(arguments), brief=_counted, json={**body, **_given(arguments)})
+
+
+def add(arguments: argparse.Namespace) -> int:
+    return show_answer(arguments, "POST", f"{_set(arguments)}/cases", brief=_counted, json=read_json(arguments.file))
 
 
 def change(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`multiflora adapters rollout start|show|ls|set|promote|abort`, and an alias's history and protection."""
+"""`multiflora adapters rollout start|show|ls|pairs|set|promote|abort`, and an alias's history and protection."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ COLUMNS = (
     "created_at",
     "ended_at",
 )
+PAIRS = ("id", "at", "tenant", "question", "stable", "candidate", "agreement")
+_SHOWN = 60
 FIELDS = (
     "percent",
     "shadow_percent",
@@ -56,6 +58,8 @@ def add_actions(adapters: Any) -> None:
         one.add_argument("--step-seconds", type=float, help="at each of the steps, at least")
     _step(group, "show", show, "the running one, or the last")
     _step(group, "ls", ls, "all of them, newest first")
+    differing = _step(group, "pairs", pairs, "prompts that both versions answered, and not alike; newest first")
+    differing.add_argument("--rollout", type=int, help="by its id, as `ls` tells it; default: the newest")
     promoting = _step(group, "promote", promote, "the candidate for everybody; asks when few requests have tried it")
     promoting.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _step(group, "abort", abort, "the stable version for everybody")
@@ -96,6 +100,23 @@ def show(arguments: argparse.Namespace) -> int:
 def ls(arguments: argparse.Namespace) -> int:
     emit(arguments.output, list(every(arguments, f"{_alias(arguments)}/rollouts", {})), COLUMNS)
     return 0
+
+
+def pairs(arguments: argparse.Namespace) -> int:
+    id = arguments.rollout or request(arguments, "GET", f"{_alias(arguments)}/rollout").json()["id"]
+    path = f"{_alias(arguments)}/rollouts/{id}/pairs"
+    page = request(arguments, "GET", path, params={"limit": 1000}).json()
+    if not page["kept"]:
+        raise CommandError("the server keeps no texts; start it with --log-bodies")
+    short = arguments.output == "table"
+    emit(arguments.output, [_shortened(pair) if short else pair for pair in page["items"]], PAIRS)
+    return 0
+
+
+def _shortened(pair: dict[str, Any]) -> dict[str, Any]:
+    question = pair["prompt"] or str(pair["messages"][-1].get("content"))
+    texts = {"question": question, "stable": pair["stable"], "candidate": pair["candidate"]}
+    return {**pair, **{field: text[:_SHOWN] for field, text in texts.items()}}
 
 
 def _shares(text: str) -> list[int]:

@@ -87,10 +87,11 @@ def check_cases(cases: list[EvalCase]) -> None:
     if not 1 <= len(cases) <= MAX_CASES:
         raise InvalidRequest(f"A set holds from 1 to {MAX_CASES} prompts, got {len(cases)}.", pointer="/cases")
     for index, case in enumerate(cases):
-        _check_case(case, f"/cases/{index}")
+        check_case(case, f"/cases/{index}")
 
 
-def _check_case(case: EvalCase, place: str) -> None:
+def check_case(case: EvalCase, place: str) -> None:
+    """place: its JSON pointer. Raises InvalidRequest."""
     if (case.prompt is None) == (case.messages is None):
         raise InvalidRequest("A case has either a prompt or messages.", pointer=place)
     if case.messages is not None and not case.messages:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.evals import runs, sets
-from multiflora_platform.evals.checks import EvalCase, check_cases
+from multiflora_platform.evals.checks import EvalCase, check_case, check_cases
 from multiflora_platform.evals.comparing import compare, matrix_rows, newest_of_each
 from multiflora_platform.evals.eval_problems import EvalNotFound
 from multiflora_platform.evals.schemas import (
@@ -76,11 +76,27 @@ async def put_eval(
     entry = changeable(request, principal, name)
     body = await read_json(request, EvalSetBody)
     check_cases(body.cases)
-    await require_sound(evals_of(request).process, body.cases)
+    for index, one in enumerate(body.cases):
+        await require_sound(evals_of(request).process, one, f"/cases/{index}")
     precondition = Precondition(expected.if_match, absent.if_none_match)
 
     async def work(change: Change) -> bool:
         return await sets.put(change, entry.id, name, eval_name, body, precondition)
+
+    is_new = await registry_of(request).database.write(principal.actor, work)
+    return await _set(request, principal, entry, eval_name, None, 201 if is_new else 200)
+
+
+@router.post(_SET + "/cases", openapi_extra=schema(EvalCase), responses=answers(EvalSet, 200, 201))
+async def add_eval_case(request: Request, principal: AnyKey, name: str, eval_name: str) -> Response:
+    """One more prompt at the end of a set, which is made where there is none: another version of it."""
+    entry = changeable(request, principal, name)
+    case = await read_json(request, EvalCase)
+    check_case(case, "")
+    await require_sound(evals_of(request).process, case, "")
+
+    async def work(change: Change) -> bool:
+        return await sets.add_case(change, entry.id, name, eval_name, case)
 
     is_new = await registry_of(request).database.write(principal.actor, work)
     return await _set(request, principal, entry, eval_name, None, 201 if is_new else 200)

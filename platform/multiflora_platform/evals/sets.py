@@ -12,12 +12,12 @@ import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.evals.checks import EvalCase
+from multiflora_platform.evals.checks import EvalCase, check_cases
 from multiflora_platform.evals.eval_problems import EvalNotFound
 from multiflora_platform.evals.schemas import EvalSet, EvalSetBody, EvalSetSummary
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import EvalResultRow, EvalRunRow, EvalSetRow, EvalSetVersionRow
-from multiflora_platform.web.etags import Precondition, etag_of
+from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.web.names import check_alias, check_name
 from multiflora_platform.web.problems import InvalidRequest
 
@@ -55,6 +55,21 @@ async def put(
     verb = "created" if is_new else "changed"
     change.record(f"eval.{verb}", f"{adapter}/{name}", adapter=adapter, eval=name, eval_version=row.version)
     return is_new
+
+
+async def add_case(change: Change, adapter_id: int, adapter: str, name: str, case: EvalCase) -> bool:
+    """At the end of the set, which is made where there is none: then True. A case that it has is not added again.
+    Raises InvalidRequest."""
+    row = await _find(change.session, adapter_id, name)
+    if row is None:
+        return await put(change, adapter_id, adapter, name, EvalSetBody(cases=[case]), UNCONDITIONAL)
+    present = cases_of(await version(change.session, row, row.version))
+    if case in present:
+        return False
+    cases = [*present, case]
+    check_cases(cases)
+    body = EvalSetBody(cases=cases, description=row.description, min_score=row.min_score, aliases=row.aliases)
+    return await put(change, adapter_id, adapter, name, body, UNCONDITIONAL)
 
 
 async def amend(

@@ -68,16 +68,15 @@ class CheckProcess:
             await worker.kill()
 
 
-async def require_sound(process: CheckProcess, cases: list[EvalCase]) -> None:
-    """Every pattern and schema can be read, within bounds. Raises InvalidRequest pointing at the check."""
-    for index, case in enumerate(cases):
-        for number, check in enumerate(case.checks):
-            trial = _trial(check, None)
-            verdict = CheckVerdict(True) if trial is None else await process.try_out(trial)
-            if not verdict.passed:
-                raise InvalidRequest(
-                    f"This check cannot be run: {verdict.detail}.", pointer=f"/cases/{index}/checks/{number}"
-                )
+async def require_sound(process: CheckProcess, case: EvalCase, place: str) -> None:
+    """Every pattern and schema can be read, within bounds. place: the case's JSON pointer. Raises InvalidRequest
+    pointing at the check."""
+    for number, check in enumerate(case.checks):
+        trial = _trial(check, None)
+        verdict = CheckVerdict(True) if trial is None else await process.try_out(trial)
+        if not verdict.passed:
+            detail = f"This check cannot be run: {verdict.detail}."
+            raise InvalidRequest(detail, pointer=f"{place}/checks/{number}")
 
 
 async def verdict_on(process: CheckProcess, check: Check, answer: str) -> CheckVerdict:

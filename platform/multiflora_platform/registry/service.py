@@ -19,6 +19,7 @@ from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.changes.adapters import AdapterChanges
 from multiflora_platform.registry.changes.aliases import AliasChanges
 from multiflora_platform.registry.changes.jobs import JobChanges
+from multiflora_platform.registry.changes.rollout_pairs import KeptPairs
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.changes.versions import VersionChanges
 from multiflora_platform.registry.errors import AdapterExists
@@ -68,6 +69,7 @@ class Registry:
         reserved_names: Collection[str],
         adapter_resolvers: Sequence[str],
         resolver_tenants: Collection[str],
+        pairs: KeptPairs | None,
     ) -> None:
         self.database = database
         self.follower = follower
@@ -90,7 +92,7 @@ class Registry:
         self.jobs = JobChanges(database, snapshots, runner, scratch, artifacts)
         self.intake = VersionIntake(database, snapshots, store, checks, runner, scratch, sources, warm_up)
         self.aliases = AliasChanges(database, snapshots, warm_up)
-        self.rollouts = RolloutChanges(database, snapshots, warm_up)
+        self.rollouts = RolloutChanges(database, snapshots, warm_up, pairs)
         self.engine = EngineCommands(database, snapshots, artifacts, warm_up, links)
         self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, self.base.digest)
         self.first_use = self._resolving(adapter_resolvers, resolver_tenants, sources) if adapter_resolvers else None
@@ -125,6 +127,7 @@ class Registry:
         reserved_names: Collection[str] = (),
         adapter_resolvers: Sequence[str] = (),
         resolver_tenants: Collection[str] = (),
+        pairs: KeptPairs | None = None,
     ) -> Registry:
         """Clean up after a crash, read everything, go on with unfinished jobs.
 
@@ -133,7 +136,7 @@ class Registry:
         default: the base model that is there from start to end; its engine need not run yet. reserved_names: its
         names, which no adapter may take. source_roots: where file:// may read.
         adapter_resolvers, resolver_tenants: where adapters lie that are registered at their first use, and whose
-        requests may cause that.
+        requests may cause that. pairs: None where rollouts keep no texts.
         """
         registry = cls(
             database,
@@ -146,6 +149,7 @@ class Registry:
             reserved_names,
             adapter_resolvers,
             resolver_tenants,
+            pairs,
         )
         await registry._start()
         return registry
@@ -158,6 +162,9 @@ class Registry:
         # Before the reload: what another process changes from now on is either read by it or told by the follower.
         self.follower.subscribe(self._snapshots.follow)
         self.follower.subscribe(self._runner.follow)
+        if (pairs := self.rollouts.pairs) is not None:
+            self.follower.subscribe(pairs.follow)
+            self.database.before_commit.append(pairs.before_commit)
         await self._snapshots.load_all()
         self._runner.start()
         self._sweeper.start()

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import copy_request
+from multiflora_platform.registry.changes.rollout_pairs import Asked
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
@@ -43,14 +44,16 @@ class Shadows:
         rollout: RolloutEntry,
         engine: EngineHandle,
         request: GenerateRequest,
+        asked: Asked,
         token_ids: Sequence[int],
         seconds: float,
     ) -> None:
-        """engine, request: as the stable version got it. token_ids, seconds: its answer, and how long that took."""
+        """engine, request, asked: as the stable version got it. token_ids, seconds: its answer, and how long that
+        took."""
         if len(self._tasks) >= MAX_AT_ONCE or engine.ready is None or engine.stats.waiting:
             self._rollouts.observations(rollout).shadow.skipped += 1
             return
-        task = asyncio.create_task(self._compare(rollout, engine, request, list(token_ids), seconds))
+        task = asyncio.create_task(self._compare(rollout, engine, request, asked, list(token_ids), seconds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -64,6 +67,7 @@ class Shadows:
         rollout: RolloutEntry,
         engine: EngineHandle,
         request: GenerateRequest,
+        asked: Asked,
         token_ids: list[int],
         seconds: float,
     ) -> None:
@@ -82,6 +86,8 @@ class Shadows:
             found = found[: len(token_ids)] if request.params.stop else found
             is_repeatable = request.params.is_greedy or request.params.seed is not None
             shadow.compare(token_ids, found, (seconds, time.perf_counter() - began), is_repeatable)
+            if is_repeatable and found != token_ids:
+                self._rollouts.observe_pair(rollout, asked, token_ids, found)
 
     async def _run(self, rollout: RolloutEntry, engine: EngineHandle, request: GenerateRequest) -> list[int]:
         """The candidate's tokens. Raises _Refused, EngineUnavailable, RuntimeError."""

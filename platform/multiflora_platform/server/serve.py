@@ -40,6 +40,7 @@ from multiflora_platform.insight.mirrors.zmq_publisher import CannotPublish, pub
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.prices import prices_of
+from multiflora_platform.registry.changes.rollout_pairs import KeptPairs
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
@@ -215,6 +216,7 @@ async def _parts(
             reserved_names=set(opened.served.names),
             adapter_resolvers=settings.adapter_resolver,
             resolver_tenants=settings.adapter_resolver_tenants,
+            pairs=KeptPairs() if settings.log_bodies else None,
         )
         stack.push_async_callback(registry.close)
         route_by_content(engine, settings, opened, registry)

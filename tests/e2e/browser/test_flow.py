@@ -108,6 +108,29 @@ def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server,
         assert http.get("/api/v1/adapters/watched").json()["aliases"]["default"] == {"version": 2}
 
 
+def test_answers_that_differ_become_cases_of_an_eval(window: Window, shop: Server, adapter_folder: Path) -> None:
+    for folder in (adapter_folder, EXTRACT):
+        register(window, "differing", folder)
+    with shop.http() as http:
+        path = "/api/v1/adapters/differing/aliases/default"
+        etag = {"If-Match": http.get(path).headers["etag"]}
+        body = {"candidate": 2, "shadow_percent": 100}
+        assert http.post(f"{path}/rollout", json=body, headers=etag).status_code == 201
+        messages = [{"role": "user", "content": PROMPT}]
+        chat = {"model": "differing", "messages": messages, "max_tokens": 24, "temperature": 0}
+        assert http.post("/v1/chat/completions", json=chat).status_code == 200
+        page = window.open("/adapters/differing?tab=aliases")
+        page.get_by_text("Answers that differ: 1 of 1").click()
+        page.get_by_role("group", name="Prompt").get_by_text(PROMPT).wait_for()
+        page.locator(".pairs mark.left", has_text="SELECT name").wait_for()
+        page.get_by_role("button", name="v1 is right").click()
+        page.get_by_role("link", name="differences").click()
+        page.get_by_text("differences, version 1: 1 prompts").wait_for()
+        (case,) = http.get("/api/v1/adapters/differing/evals/differences").json()["cases"]
+    assert (case["messages"], case["max_tokens"], case["checks"][0]["type"]) == (messages, 24, "exact")
+    assert case["checks"][0]["text"].startswith("SELECT name")
+
+
 def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adapter_folder: Path) -> None:
     for folder in (adapter_folder, EXTRACT):
         register(window, "examined", folder)

@@ -34,6 +34,7 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}/history"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollout"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
+    ("GET", "/adapters/{name}/aliases/{alias}/rollouts/{rollout}/pairs"),
     # Of evals that are not theirs, tenants are told that there are none.
     ("GET", "/adapters/{name}/evals"),
     ("GET", "/adapters/{name}/evals/{eval_name}"),
@@ -44,6 +45,7 @@ OPEN_TO_TENANTS = {
 }
 OWNERS_AND_ADMINS = {
     ("PUT", "/adapters/{name}/evals/{eval_name}"),
+    ("POST", "/adapters/{name}/evals/{eval_name}/cases"),
     ("PATCH", "/adapters/{name}/evals/{eval_name}"),
     ("DELETE", "/adapters/{name}/evals/{eval_name}"),
     ("POST", "/adapters/{name}/evals/{eval_name}/runs"),
@@ -139,7 +141,7 @@ async def test_each_route_for_each_role(house, method, path):
     tenant = await house.tenant("acme")
     key = (await house.keys.create_key("test", name="k", role="admin", tenant=None)).id
     ids = {"key_id": key, "webhook_id": "wh_x", "delivery": 1, "job_id": "job_x", "id": "r", "hash": "0" * 64}
-    ids |= {"eval_name": "e", "run": 1}
+    ids |= {"eval_name": "e", "run": 1, "rollout": 1}
     url = path.format(name="a", alias="default", number=1, tenant="acme", **ids)
     before = (await house.admin.get("/events")).json()
 

@@ -76,3 +76,22 @@ def test_steps_are_whole_percentages(asked: list[Any], capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main([*start, "1,x"])
     assert "whole percentages, such as 1,10,50" in capsys.readouterr().err
+
+
+def test_pairs_are_those_of_the_newest_rollout_in_short(
+    asked: list[Any], rollout: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = [{"role": "user", "content": "Why?"}]
+    pair = {"id": 3, "at": "", "tenant": "acme", "messages": messages, "prompt": None, "agreement": 0.5}
+    rollout |= {"id": 7, "kept": True, "items": [{**pair, "stable": "x" * 100, "candidate": "no"}]}
+    assert main(["adapters", "rollout", "pairs", "sql", "default", "-o", "table"]) == 0
+    told = capsys.readouterr().out
+    assert all(text in told for text in ("acme", "Why?", "x" * 60, "no"))
+    assert "x" * 61 not in told
+    assert len(asked) == 2, "which rollout is the newest is asked for"
+    assert main(["adapters", "rollout", "pairs", "sql", "default", "--rollout", "7", "-o", "json"]) == 0
+    assert "x" * 100 in capsys.readouterr().out
+    assert len(asked) == 3
+    rollout["kept"] = False
+    assert main(["adapters", "rollout", "pairs", "sql", "default"]) == 1
+    assert "--log-bodies" in capsys.readouterr().err

@@ -252,3 +252,21 @@ async def test_a_set_goes_with_its_runs_and_needs_the_etag_that_it_is_told(evals
     await evals.call("GET", "/evals/smoke", status=404)
     actions = {row["action"] for row in (await evals.http.get("/api/v1/audit")).json()["items"]}
     assert {"eval.created", "eval.changed", "eval.deleted", "eval.run_queued", "eval.run_completed"} <= actions
+
+
+async def test_a_case_is_added_to_a_set_or_makes_one(evals: EvalHouse) -> None:
+    made = await evals.call("POST", "/evals/seen/cases", CASE, 201)
+    assert (made["version"], len(made["cases"]), made["min_score"]) == (1, 1, None)
+    await evals.call("PATCH", "/evals/seen", {"min_score": 0.5, "description": "seen"})
+    again = await evals.call("POST", "/evals/seen/cases", CASE)
+    assert (again["version"], len(again["cases"])) == (1, 1)
+    more = await evals.call("POST", "/evals/seen/cases", CHAT)
+    assert (more["version"], len(more["cases"]), more["min_score"], more["description"]) == (2, 2, 0.5, "seen")
+    for case, pointer in (
+        ({**CASE, "max_tokens": 0}, "/max_tokens"),
+        ({**CASE, "checks": [{"type": "regex", "pattern": "("}]}, "/checks/0"),
+    ):
+        refused = await evals.call("POST", "/evals/seen/cases", case, 400)
+        assert refused["errors"][0]["pointer"] == pointer
+    await evals.put(*[{**CASE, "prompt": str(number)} for number in range(500)], name="full")
+    await evals.call("POST", "/evals/full/cases", CASE, 400)

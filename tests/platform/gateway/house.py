@@ -44,6 +44,7 @@ from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import AdapterRequests, Counts
 from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
+from multiflora_platform.registry.changes.rollout_pairs import AskedPrompt
 from multiflora_platform.registry.errors import (
     AdapterExists,
     AdapterNotFound,
@@ -226,11 +227,15 @@ class FakeRollouts:
     def __init__(self) -> None:
         self.seen = Observations()
         self.outcomes: list[tuple[int, RequestOutcome]] = []
+        self.pairs: list[tuple[AskedPrompt, list[int], list[int]]] = []
         self.refusals = 0
         self.candidate: str | None = "c" * 64
 
     def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
         self.outcomes.append((version, outcome))
+
+    def observe_pair(self, rollout: RolloutEntry, asked: Any, stable: Sequence[int], candidate: Sequence[int]) -> None:
+        self.pairs.append((asked(), list(stable), list(candidate)))
 
     def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
         self.refusals += 1

@@ -108,3 +108,34 @@ async def test_a_candidate_that_a_shadow_cannot_load_is_reported(house: House, m
     await settled(house)
     assert rollouts.refusals == 1
     assert rollouts.seen.shadow.errors == 1
+
+
+async def test_repeatable_answers_that_differ_are_told_with_what_was_asked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts = roll_out(house, monkeypatch)
+    messages = [{"role": "user", "content": "Say"}]
+    chat = {"model": "sql", "messages": messages, "max_tokens": 4, "temperature": 0}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    submit = house.services.shadows.submit
+
+    def answer_otherwise(*arguments: Any) -> None:
+        house.engine.reply = "Jello"
+        submit(*arguments)
+
+    monkeypatch.setattr(house.services.shadows, "submit", answer_otherwise)
+    asked: list[tuple[str, Any, Any, list[str]]] = [
+        ("completions", BODY, {"prompt": "Say"}, []),
+        ("chat/completions", chat, {"messages": messages}, []),
+        ("chat/completions", {**chat, "stop": "ö", "tools": tools}, {"messages": messages}, ["stop", "tools"]),
+        ("completions", {**BODY, "prompt": ["Say"], "seed": 3, "temperature": 1}, {"prompt": "Say"}, ["prompt"]),
+    ]
+    for path, body, _, _ in [*asked, ("completions", {**BODY, "temperature": 1}, {}, [])]:
+        house.engine.reply = "Hello"
+        assert (await house.post(f"/v1/{path}", body)).status_code == 200
+        await settled(house)
+    found = [(asked.question, asked.beyond) for asked, _, _ in rollouts.pairs]
+    assert found == [(question, beyond) for _, _, question, beyond in asked]
+    first, stable, candidate = rollouts.pairs[0]
+    assert (first.tenant, first.max_tokens) == (None, 3)
+    assert (first.decode(stable), first.decode(candidate)) == ("Hel", "Jel")

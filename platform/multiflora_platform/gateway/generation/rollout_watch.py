@@ -14,6 +14,7 @@ from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
+    from multiflora_platform.registry.changes.rollout_pairs import Asked
     from multiflora_platform.registry.changes.rollouts import RolloutChanges
     from multiflora_platform.registry.shadow_runs import Shadows
 
@@ -24,7 +25,7 @@ _BLAMED = frozenset({"adapter_unavailable", "internal_error", "engine_dead"})
 
 class RolloutWatch(Observer):
     """Of one prompt that came through an alias with a running rollout. version: the one that it was pinned to. engine:
-    that answers it."""
+    that answers it. asked: the prompt, for people."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class RolloutWatch(Observer):
         version: int,
         request: GenerateRequest,
         engine: EngineHandle,
+        asked: Asked,
     ) -> None:
         self._rollouts = rollouts
         self._shadows = shadows
@@ -41,6 +43,7 @@ class RolloutWatch(Observer):
         self._version = version
         self._request = request
         self._engine = engine
+        self._asked = asked
         self._began = time.perf_counter()
         self._is_shadowed = (
             version == rollout.stable
@@ -59,7 +62,7 @@ class RolloutWatch(Observer):
         if outcome == "ok":
             self._rollouts.observe(self._rollout, self._version, RequestOutcome(True, seconds))
             if self._is_shadowed:
-                self._shadows.submit(self._rollout, self._engine, self._request, self._token_ids, seconds)
+                self._shadows.submit(self._rollout, self._engine, self._request, self._asked, self._token_ids, seconds)
         elif error is not None and error.code in _BLAMED:
             refused = error.code == "adapter_unavailable"
             self._rollouts.observe(self._rollout, self._version, RequestOutcome(False, seconds, refused))

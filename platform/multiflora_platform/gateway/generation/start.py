@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -25,6 +26,7 @@ from multiflora_platform.engine_requests import CacheScope, make_request
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.beams.stream import BeamStream
 from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.asked_prompts import asked_prompt
 from multiflora_platform.gateway.generation.collect import AT_ONCE
 from multiflora_platform.gateway.generation.document_prefills import PrefillCost, prefill_documents
 from multiflora_platform.gateway.generation.generation import Generation
@@ -182,7 +184,8 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
         observers.append(parts.tracing.follow(admission.headers, facts, admission.arrival))
     if resolved.rollout is not None:
         rollouts, shadows = parts.registry.rollouts, parts.shadows
-        observers.append(RolloutWatch(rollouts, shadows, resolved.rollout, resolved.number, request, engine))
+        asked = partial(asked_prompt, admission, request)
+        observers.append(RolloutWatch(rollouts, shadows, resolved.rollout, resolved.number, request, engine, asked))
     return observers
 
 

@@ -8,19 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from multiflora_platform.registry.changes.rollout_observations import ARMS, Observations, RequestOutcome
+from multiflora_platform.registry.changes.rollout_pairs import Asked, KeptPairs
 from multiflora_platform.registry.errors import EvalGate, RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.rows.superseded_rollouts import SUPERSEDED_EVENT
-from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage, RolloutState
+from multiflora_platform.registry.schemas.rollouts import (
+    NewRollout,
+    Rollout,
+    RolloutPage,
+    RolloutPairPage,
+    RolloutState,
+)
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 from multiflora_platform.registry.snapshot.store import SnapshotStore
@@ -38,7 +45,11 @@ _AGAIN_SECONDS = 10.0
 class RolloutChanges:
     """Observations are this process's own: of two servers on one database, each judges what it has seen."""
 
-    def __init__(self, database: Database, snapshots: SnapshotStore, warm_up: WarmUp) -> None:
+    def __init__(
+        self, database: Database, snapshots: SnapshotStore, warm_up: WarmUp, pairs: KeptPairs | None = None
+    ) -> None:
+        """pairs: None where texts are not kept."""
+        self.pairs = pairs
         self._database = database
         self._snapshots = snapshots
         self._warm_up = warm_up
@@ -110,6 +121,13 @@ class RolloutChanges:
         seen.candidate.outcomes.append(RequestOutcome(ok=False, seconds=0.0, refused=True))
         self._judge(rollout, seen)
 
+    def observe_pair(
+        self, rollout: RolloutEntry, asked: Asked, stable: Sequence[int], candidate: Sequence[int]
+    ) -> None:
+        """Token ids of two answers that should be equal."""
+        if self.pairs is not None and self._present(rollout) is not None:
+            self.pairs.add(rollout, asked(), stable, candidate)
+
     def candidate_digest(self, rollout: RolloutEntry) -> str | None:
         """None when the adapter or its candidate cannot be served any more."""
         entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
@@ -138,6 +156,17 @@ class RolloutChanges:
         async with self._database.read() as session:
             rows = await rollouts.page_of_all(session, state, before, limit + 1)
         return self._page(rows, limit)
+
+    async def pairs_page(
+        self, name: str, alias: str, rollout: int, tenant: str | None, before: int, limit: int
+    ) -> RolloutPairPage:
+        """tenant: whose; None: everybody's. Raises RolloutNotFound."""
+        entry = self._snapshots.adapter(name)
+        async with self._database.read() as session:
+            await rollouts.require_one(session, entry.id, alias, rollout)
+        found = [] if self.pairs is None else self.pairs.page(rollout, tenant, before, limit + 1)
+        token = encode_token(str(found[limit - 1].id)) if len(found) > limit else None
+        return RolloutPairPage(kept=self.pairs is not None, items=found[:limit], next_page_token=token)
 
     async def newest(self, name: str, alias: str) -> Rollout:
         """The running one, or the last that ran. Raises RolloutNotFound."""

@@ -11,19 +11,21 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.routes.access import actor_for, changeable, readable, registry_of
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import (
     NewRollout,
     Rollout,
     RolloutPage,
+    RolloutPairPage,
     RolloutPatch,
     RolloutState,
     check_steps,
 )
 from multiflora_platform.storage.tables import LARGEST_NUMBER
 from multiflora_platform.web.json_bodies import read_json, schema
-from multiflora_platform.web.pagination import row_id
+from multiflora_platform.web.pagination import LAST_ID, row_id
 from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["rollouts"])
@@ -65,6 +67,24 @@ async def list_rollouts(
     readable(request, principal, name)
     page = await registry_of(request).rollouts.page(name, alias, _before(page_token), limit)
     return await compressed(request, replace(page, items=[_for(principal, rollout) for rollout in page.items]))
+
+
+@router.get(_PATH + "s/{rollout}/pairs", responses=answers(RolloutPairPage))
+async def list_rollout_pairs(
+    request: Request,
+    principal: AnyKey,
+    name: str,
+    alias: str,
+    rollout: str,
+    limit: Limit = 20,
+    page_token: str | None = None,
+) -> Response:
+    """Prompts that both versions answered, and not alike; newest first. A tenant sees those of its own requests."""
+    readable(request, principal, name)
+    whose = None if principal.is_admin else principal.tenant
+    before = row_id(page_token) if page_token else LAST_ID
+    pairs = registry_of(request).rollouts.pairs_page(name, alias, _number(rollout), whose, before, limit)
+    return await compressed(request, await pairs)
 
 
 @router.get("/rollouts", responses=answers(RolloutPage), dependencies=[Depends(require_admin)])
@@ -112,6 +132,13 @@ async def abort_rollout(
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
     return resource(request, await rollouts.finish(name, alias, "aborted", precondition, principal.actor))
+
+
+def _number(text: str) -> int:
+    """Raises RolloutNotFound."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise RolloutNotFound(f"There is no rollout {text[:20]!r}.")
+    return int(text)
 
 
 def _before(page_token: str | None) -> int:

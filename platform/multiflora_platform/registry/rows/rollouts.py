@@ -157,6 +157,14 @@ async def page_of_all(
     return [(rollout, name) for rollout, name in rows]
 
 
+async def require_one(session: AsyncSession, adapter_id: int, alias: str, rollout: int) -> RolloutRow:
+    """Raises RolloutNotFound."""
+    row = await session.get(RolloutRow, rollout)
+    if row is None or (row.adapter_id, row.alias) != (adapter_id, alias):
+        raise RolloutNotFound(f"{alias[:80]!r} has had no rollout {rollout}.")
+    return row
+
+
 async def running(session: AsyncSession, adapter_id: int, alias: str) -> RolloutRow | None:
     query = select(RolloutRow).where(
         RolloutRow.adapter_id == adapter_id, RolloutRow.alias == alias, RolloutRow.state == "running"

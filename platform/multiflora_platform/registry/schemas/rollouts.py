@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -123,6 +123,31 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     candidate_observed: Observed | None
     shadow_observed: ShadowObserved | None
     etag: str
+
+
+class RolloutPair(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt that both versions answered, and not alike. messages or prompt: as an eval's case has them. tenant:
+    whose request it was. beyond: fields of the request that shape the answer and that an eval cannot ask with.
+    agreement: the share of leading tokens that are equal."""
+
+    id: int
+    at: str
+    tenant: str | None
+    messages: list[dict[str, Any]] | None
+    prompt: str | None
+    max_tokens: int
+    beyond: list[str]
+    stable: str
+    candidate: str
+    agreement: float
+
+
+class RolloutPairPage(msgspec.Struct, frozen=True, kw_only=True):
+    """kept: whether this server keeps texts (`--log-bodies`)."""
+
+    kept: bool
+    items: list[RolloutPair]
+    next_page_token: str | None
 
 
 class RolloutPage(msgspec.Struct, frozen=True, kw_only=True):

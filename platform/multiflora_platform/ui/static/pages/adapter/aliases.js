@@ -54,7 +54,7 @@ function Alias({ adapter, alias, api, mine, onChange }) {
     <div class="stack">
       <${Share} label=${`Traffic of ${alias.alias}`} parts=${parts} />
       ${open === "edit" && html`<${SplitEditor} versions=${adapter.ready_versions} alias=${alias} onSave=${save} onCancel=${() => setOpen(null)} />`}
-      <${Rollout} adapter=${adapter} alias=${alias} path=${path} mine=${mine} onChange=${onChange} />
+      <${Rollout} adapter=${adapter} alias=${alias} api=${api} path=${path} mine=${mine} onChange=${onChange} />
       <${History} path=${path} stamp=${alias.etag} />
     </div>
     ${open === "delete" && html`<${ConfirmByName} title=${`Delete the alias ${alias.alias}?`} name=${alias.alias} action="Delete" onClose=${() => setOpen(null)}

@@ -8,8 +8,9 @@ import { State, Time } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
 import { Export } from "../../components/export.js";
 import { Select, TextField } from "../../components/fields.js";
+import { Pairs } from "./pairs.js";
 
-export function Rollout({ adapter, alias, path, mine, onChange }) {
+export function Rollout({ adapter, alias, api, path, mine, onChange }) {
   const [starting, setStarting] = useState(false);
   const rollouts = useResource((signal) => get(`${path}/rollouts?limit=1`, { signal }), [path], { every: 2, stamp: alias.etag });
   if (!rollouts.data) return null;
@@ -18,7 +19,7 @@ export function Rollout({ adapter, alias, path, mine, onChange }) {
   const changed = () => { rollouts.reload(); onChange(); };
   const candidates = adapter.ready_versions.filter((version) => version !== alias.version);
   return html`<div class="stack tight">
-    ${newest && html`<${Observed} rollout=${newest} path=${path} mine=${mine && running} onChange=${changed} />`}
+    ${newest && html`<${Observed} rollout=${newest} path=${path} mine=${mine && running} onChange=${changed}><${Pairs} rollout=${newest} path=${path} adapter=${adapter} api=${api} mine=${mine} /><//>`}
     ${mine && !running && alias.version && candidates.length > 0 && html`<div><button class="button small" onClick=${() => setStarting(true)}>Start a watched rollout…</button></div>`}
     ${starting && html`<${Start} candidates=${candidates} alias=${alias} path=${path} onClose=${() => setStarting(false)} onChange=${changed} />`}
   </div>`;
@@ -26,7 +27,7 @@ export function Rollout({ adapter, alias, path, mine, onChange }) {
 
 const COLUMNS = ["version", "requests", "errors", "p50_seconds", "p95_seconds"].map((key) => ({ key }));
 
-function Observed({ rollout, path, mine, onChange }) {
+function Observed({ rollout, path, mine, onChange, children }) {
   const [asking, setAsking] = useState(false);
   const back = () => attempt(() => post(`${path}:rollback`), `Everybody is back on v${rollout.stable}.`).then(onChange);
   const end = (verb, done, options) => attempt(() => post(`${path}/rollout:${verb}`), done, options).then(onChange);
@@ -44,7 +45,7 @@ function Observed({ rollout, path, mine, onChange }) {
       ${mine && html`<div class="row">${[10, 25, 50].filter((part) => part > rollout.percent).map((part) => html`<button class="button small" key=${part} onClick=${() => share(part)}>${part}%</button>`)}
         <button class="button small primary" onClick=${() => (few ? setAsking(true) : promote())}>Promote</button>
         <button class="button small danger" onClick=${() => end("abort", `Everybody is back on v${rollout.stable}.`)}>Stop</button></div>`}</div>
-    <table><thead><tr><th></th><th>v${rollout.stable}, stable</th><th>v${rollout.candidate}, candidate</th></tr></thead><tbody>
+    <table><thead><tr><td></td><th>v${rollout.stable}, stable</th><th>v${rollout.candidate}, candidate</th></tr></thead><tbody>
       ${line("Requests", (one) => count(one.requests))}
       ${line("Errors", (one) => `${count(one.errors)} (${percent(one.requests ? one.errors / one.requests : 0)})`)}
       ${line("Median time", (one) => seconds(one.p50_seconds))}
@@ -56,6 +57,7 @@ function Observed({ rollout, path, mine, onChange }) {
     ${asking && html`<${Dialog} title=${`Promote v${rollout.candidate} already?`} onClose=${() => setAsking(false)}><p>It has had ${samples} of ${rollout.min_samples} requests: too few to tell whether it is worse than v${rollout.stable}. You can roll back afterwards.</p>
       <footer><button class="button" onClick=${() => setAsking(false)}>Wait</button><button class="button primary" onClick=${() => { setAsking(false); promote(); }}>Promote anyway</button></footer><//>`}
     <p class="small muted">Rolls back by itself at ${percent(rollout.max_error_rate)} more errors than v${rollout.stable}${rollout.max_p95_ratio ? ` or ${rollout.max_p95_ratio}× the stable p95` : ""}, from ${rollout.min_samples} requests on.</p>
+    ${children}
   </section>`;
 }
 

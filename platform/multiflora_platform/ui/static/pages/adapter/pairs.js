@@ -1,0 +1,86 @@
+/** Prompts that a rollout's two versions answered differently, word by word; one click makes a case of an eval of one. */
+import { html, useMemo, useState } from "../../lib/html.js";
+import { get, post } from "../../lib/api.js";
+import { count } from "../../lib/format.js";
+import { useResource } from "../../lib/resource.js";
+import { href } from "../../lib/router.js";
+import { isAdmin, session } from "../../lib/session.js";
+import { attempt } from "../../lib/toasts.js";
+import { wordDiff } from "../../lib/words.js";
+import { Time } from "../../components/bits.js";
+import { Select, TextField } from "../../components/fields.js";
+import { Empty, Loaded } from "../../components/states.js";
+import { Differing } from "../../components/word-diff.js";
+
+const AT_ONCE = 10;
+/** As many as the server keeps of one rollout. */
+const MOST = 100;
+const MOST_TOKENS = 4096;
+const NEW = "";
+
+export function Pairs({ rollout, path, ...rest }) {
+  const [open, setOpen] = useState(false);
+  const { compared, exact } = rollout.shadow_observed ?? { compared: 0, exact: 0 };
+  return html`<details onToggle=${(event) => setOpen(event.target.open)}><summary class="small">Answers that differ: ${count(compared - exact)} of ${count(compared)}</summary>
+    ${open && html`<${Kept} rollout=${rollout} path=${`${path}/rollouts/${rollout.id}/pairs`} stamp=${compared} ...${rest} />`}</details>`;
+}
+
+function Kept({ rollout, path, stamp, adapter, api, mine }) {
+  const pairs = useResource((signal) => get(`${path}?limit=${MOST}`, { signal }), [path], { stamp });
+  const [shown, setShown] = useState(AT_ONCE);
+  const canAdd = mine && (isAdmin.value || adapter.owner === session.value.tenant);
+  const target = useTarget(api, canAdd);
+  return html`<${Loaded} resource=${pairs} lines=${3}>${({ kept, items }) => {
+    if (!kept) return html`<${Empty} title="Texts are not kept" icon="info">The server compares answers and forgets them. Started with <code>--log-bodies</code>, it keeps the last ones that differ, in memory.<//>`;
+    if (!items.length) return html`<${Empty} title="None to show">${rollout.shadow_percent ? "No two answers that can be repeated differ, or the server was started anew since." : "Only copies of requests are answered by both versions, and none are made: “Requests copied to it” is 0%."}<//>`;
+    return html`<div class="stack">
+      ${canAdd && html`<${Target} of=${target} />`}
+      <ul class="pairs">${items.slice(0, shown).map((pair) => html`<${Pair} key=${pair.id} pair=${pair} rollout=${rollout} adapter=${adapter} target=${canAdd ? target : null} />`)}</ul>
+      ${items.length > shown && html`<div><button class="button small" onClick=${() => setShown(shown + AT_ONCE)}>Show more (${items.length - shown})</button></div>`}
+    </div>`;
+  }}<//>`;
+}
+
+/** The eval that cases are added to: one that there is, or a new one under the name that is written. */
+function useTarget(api, canAdd) {
+  const sets = useResource((signal) => (canAdd ? get(`${api}/evals`, { signal }) : { items: [] }), [api, canAdd]);
+  const [chosen, setChosen] = useState(null);
+  const [written, setWritten] = useState("differences");
+  const present = sets.data?.items ?? [];
+  const picked = chosen ?? present[0]?.name ?? NEW;
+  const name = picked === NEW ? written : picked;
+  const add = async (one) => {
+    const added = await attempt(() => post(`${api}/evals/${encodeURIComponent(name)}/cases`, one), `Added to ${name}.`);
+    if (added && picked === NEW) setChosen(name);
+    if (added) sets.reload();
+    return added && name;
+  };
+  return { present, picked, setChosen, written, setWritten, add, gates: present.find((one) => one.name === name)?.min_score != null };
+}
+
+const Target = ({ of }) => html`<div class="form-grid">
+  <${Select} label="Add to the eval" hint=${of.gates ? "It gates promotion: with another prompt it has to be run again" : "Which side is right? Its text becomes the answer that is asked for"} value=${of.picked} onChange=${of.setChosen}
+    of=${[...of.present.map(({ name }) => [name, name]), [NEW, "A new one"]]} />
+  ${of.picked === NEW && html`<${TextField} label="Name of the new eval" value=${of.written} onInput=${of.setWritten} />`}</div>`;
+
+function Pair({ pair, rollout, adapter, target }) {
+  const [added, setAdded] = useState(null);
+  const runs = useMemo(() => wordDiff(pair.stable, pair.candidate), [pair.stable, pair.candidate]);
+  const refused = whyNot(pair, adapter);
+  const { messages, prompt } = pair;
+  const add = (text) => target.add({ ...(messages ? { messages } : { prompt }), max_tokens: Math.min(pair.max_tokens, MOST_TOKENS), checks: [{ type: "exact", text }] }).then(setAdded);
+  const side = (name) => html`<div><div class="row between"><b>v${rollout[name]}</b>${target && !added && !refused && html`<button class="button small" onClick=${() => add(pair[name])}>v${rollout[name]} is right</button>`}</div>
+    <p class="text"><${Differing} runs=${runs} side=${name === "stable" ? "left" : "right"} /></p></div>`;
+  return html`<li><div class="text question" tabindex="0" role="group" aria-label="Prompt">${questionOf(pair)}</div>
+    <p class="small muted"><${Time} at=${pair.at} />, ${pair.tenant ?? "an administrator"}${target && refused && html` · ${refused}`}${added && html` · added to <a href=${href(`/adapters/${adapter.name}?tab=evals&eval=${added}`)}>${added}</a>`}</p>
+    <div class="pair">${side("stable")}${side("candidate")}</div></li>`;
+}
+
+/** Why a pair is no case of an eval; null when it may be one. */
+function whyNot({ beyond, tenant }, { owner }) {
+  if (beyond.length) return `Asked with ${beyond.join(", ")}: an eval cannot ask so.`;
+  return owner && tenant !== owner ? `The evals are seen by ${owner}, whose text this is not.` : null;
+}
+
+const words = (content) => (typeof content === "string" ? content : JSON.stringify(content));
+const questionOf = ({ prompt, messages }) => prompt ?? (messages.length === 1 ? words(messages[0].content) : messages.map(({ role, content }) => `${role}: ${words(content)}`).join("\n"));
