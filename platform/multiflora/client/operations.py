@@ -70,6 +70,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutPage,
     RolloutPairPage,
     RolloutPatch,
+    RolloutTimeline,
 )
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.webhooks.webhook_schemas import (
@@ -347,6 +348,14 @@ class Client(Transport):
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
             RolloutPage,
             query={"limit": limit, "page_token": page_token},
+        )
+
+    def get_rollout_timeline(self, name: str, alias: str, rollout: str) -> RolloutTimeline:
+        """Errors and latency of both versions since its start, as they were judged, with the bounds."""
+        return self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts/{quoted(rollout)}/timeline",
+            RolloutTimeline,
         )
 
     def list_rollout_pairs(
@@ -1108,6 +1117,14 @@ class AsyncClient(AsyncTransport):
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
             RolloutPage,
             query={"limit": limit, "page_token": page_token},
+        )
+
+    async def get_rollout_timeline(self, name: str, alias: str, rollout: str) -> RolloutTimeline:
+        """Errors and latency of both versions since its start, as they were judged, with the bounds."""
+        return await self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts/{quoted(rollout)}/timeline",
+            RolloutTimeline,
         )
 
     async def list_rollout_pairs(

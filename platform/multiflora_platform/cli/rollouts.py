@@ -20,6 +20,8 @@ COLUMNS = (
     "shadow_percent",
     "state",
     "reason",
+    "why",
+    "created_by",
     "created_at",
     "ended_at",
 )
@@ -43,6 +45,7 @@ def add_actions(adapters: Any) -> None:
     group = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     starting = _step(group, "start", start, "give users, or copies of requests, to a candidate")
     starting.add_argument("candidate", type=int, help="a version")
+    starting.add_argument("--why", default="", help="it is tried; for people")
     for one in (starting, _step(group, "set", change, "other shares or bounds")):
         one.add_argument("--percent", type=int, help="of the alias's users")
         one.add_argument("--shadow", type=int, dest="shadow_percent", help="percent of the others' requests to copy")
@@ -85,7 +88,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def start(arguments: argparse.Namespace) -> int:
     headers = {"If-Match": request(arguments, "GET", _alias(arguments)).headers["etag"]}
-    body = {"candidate": arguments.candidate, **_given(arguments)}
+    body = {"candidate": arguments.candidate, "why": arguments.why, **_given(arguments)}
     return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout", json=body, headers=headers)
 
 

@@ -20,6 +20,7 @@ from multiflora_platform.registry.changes.adapters import AdapterChanges
 from multiflora_platform.registry.changes.aliases import AliasChanges
 from multiflora_platform.registry.changes.jobs import JobChanges
 from multiflora_platform.registry.changes.rollout_pairs import KeptPairs
+from multiflora_platform.registry.changes.rollout_views import RolloutViews
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.changes.versions import VersionChanges
 from multiflora_platform.registry.errors import AdapterExists
@@ -93,6 +94,7 @@ class Registry:
         self.intake = VersionIntake(database, snapshots, store, checks, runner, scratch, sources, warm_up)
         self.aliases = AliasChanges(database, snapshots, warm_up)
         self.rollouts = RolloutChanges(database, snapshots, warm_up, pairs)
+        self.rollout_views = RolloutViews(database, snapshots, self.rollouts.seen, pairs)
         self.engine = EngineCommands(database, snapshots, artifacts, warm_up, links)
         self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, self.base.digest)
         self.first_use = self._resolving(adapter_resolvers, resolver_tenants, sources) if adapter_resolvers else None

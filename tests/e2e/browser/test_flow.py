@@ -85,6 +85,7 @@ def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server,
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_text("Steps are whole percentages that grow").wait_for()
     page.get_by_label("Steps by itself, %").fill("")
+    page.get_by_label("Why", exact=True).fill("smaller and faster")
     page.get_by_role("button", name="Start", exact=True).click()
     window.toast("25% of default's users get v2")
     rollout = page.get_by_role("region", name="Rollout")
@@ -104,8 +105,32 @@ def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server,
     page.get_by_role("button", name="Promote anyway").click()
     window.toast("v2 is for everybody")
     rollout.get_by_text("promoted").wait_for()
+    rollout.get_by_text(re.compile(r"Started by admin/.*: smaller and faster")).wait_for()
     with shop.http() as http:
         assert http.get("/api/v1/adapters/watched").json()["aliases"]["default"] == {"version": 2}
+        page.locator(".toast", has_text="is for everybody").get_by_role("button", name="Undo").click()
+        window.toast("default means v1 50% · v2 50% again.")
+        assert http.get("/api/v1/adapters/watched").json()["aliases"]["default"] == {"split": {"1": 50, "2": 50}}
+
+
+def test_a_rollouts_card_draws_both_versions_and_the_bound(window: Window, shop: Server, adapter_folder: Path) -> None:
+    for folder in (adapter_folder, EXTRACT):
+        register(window, "drawn", folder)
+    with shop.http() as http:
+        path = "/api/v1/adapters/drawn/aliases/default"
+        etag = {"If-Match": http.get(path).headers["etag"]}
+        body = {"candidate": 2, "percent": 50, "max_p95_seconds": 300}
+        assert http.post(f"{path}/rollout", json=body, headers=etag).status_code == 201
+        for user in "abcdef":  # some of them get each version
+            asked = {"model": "drawn", "prompt": "SELECT", "max_tokens": 1, "user": user}
+            assert http.post("/v1/completions", json=asked).status_code == 200
+    page = window.open("/adapters/drawn?tab=aliases")
+    failed = page.get_by_role("img", name=re.compile("^Share of requests that failed"))
+    failed.wait_for()
+    assert "v2, candidate 0%, rolls back above 5.0%" in (failed.get_attribute("aria-label") or "")
+    slow = page.get_by_role("img", name=re.compile("^95th percentile of a request"))
+    assert "rolls back above 5 min" in (slow.get_attribute("aria-label") or "")
+    slow.locator("canvas").wait_for()
 
 
 def test_answers_that_differ_become_cases_of_an_eval(window: Window, shop: Server, adapter_folder: Path) -> None:

@@ -367,7 +367,7 @@ WORDS = """async (pairs) => {
 }"""
 STEPS = """async (texts) => {
     const base = document.querySelector('meta[name="ui-base"]').content;
-    const { stepsOf } = await import(base + "pages/adapter/rollout.js");
+    const { stepsOf } = await import(base + "pages/adapter/rollout-start.js");
     return texts.map(stepsOf);
 }"""
 

@@ -35,6 +35,7 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}/rollout"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts/{rollout}/pairs"),
+    ("GET", "/adapters/{name}/aliases/{alias}/rollouts/{rollout}/timeline"),
     # Of evals that are not theirs, tenants are told that there are none.
     ("GET", "/adapters/{name}/evals"),
     ("GET", "/adapters/{name}/evals/{eval_name}"),

@@ -72,7 +72,7 @@ def test_who_is_not_asked_reads_nothing(asked: list[Any], monkeypatch: pytest.Mo
 def test_steps_are_whole_percentages(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     start = ["adapters", "rollout", "start", "sql", "default", "2", "--steps"]
     assert main([*start, "1, 10,50,"]) == 0
-    assert asked[-1] == ("POST", {"candidate": 2, "steps": [1, 10, 50]})
+    assert asked[-1] == ("POST", {"candidate": 2, "why": "", "steps": [1, 10, 50]})
     with pytest.raises(SystemExit):
         main([*start, "1,x"])
     assert "whole percentages, such as 1,10,50" in capsys.readouterr().err

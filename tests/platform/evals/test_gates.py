@@ -59,6 +59,17 @@ async def test_a_rollout_may_begin_and_is_not_promoted_without_the_score(evals: 
     assert (await evals.call("POST", "/aliases/default/rollout:promote"))["state"] == "promoted"
 
 
+async def test_a_promotion_is_undone_whatever_the_stable_version_scored(evals: EvalHouse) -> None:
+    await evals.put(CASE, min_score=1)
+    await evals.run(version=2)
+    etag = await evals.registry.etag("sql", "default")
+    started = {"candidate": 2, "percent": 10}
+    await evals.call("POST", "/aliases/default/rollout", started, 201, headers={"If-Match": etag})
+    await evals.call("POST", "/aliases/default/rollout:promote")
+    await _move(evals, {"split": {"1": 90, "3": 10}}, 409)
+    await _move(evals, {"split": {"1": 90, "2": 10}})  # version 1 was never run
+
+
 async def test_a_rollouts_candidate_is_not_served_already(evals: EvalHouse) -> None:
     await evals.put(CASE, min_score=1)
     etag = await evals.registry.etag("sql", "default")

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from multiflora_platform.registry.schemas.rollouts import Observed, ShadowObserved
+from multiflora_platform.registry.changes.rollout_timeline import Moment, Timeline
+from multiflora_platform.registry.schemas.rollouts import Observed, RolloutTimeline, ShadowObserved
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
 WINDOW = 1000
@@ -89,6 +90,7 @@ class Observations:
         self.stable = Arm()
         self.candidate = Arm()
         self.shadow = Shadow()
+        self._timeline = Timeline()
         # Of the present share: which one, since when (monotonic), and how many of the candidate's requests it has had.
         self._percent: int | None = None
         self._since = 0.0
@@ -112,9 +114,31 @@ class Observations:
         """The step could not be made; it is due again after so many seconds."""
         self._since = now + seconds - float(rollout.bounds["step_seconds"])
 
+    def note(self, bounds: Mapping[str, Any], now: float) -> None:
+        """A request has ended. now: Unix seconds."""
+        if self._timeline.is_due(now):
+            self._timeline.note(self._moment(bounds, now))
+
+    def timeline(self, bounds: Mapping[str, Any], now: float) -> RolloutTimeline:
+        """Until now (Unix seconds)."""
+        return self._timeline.until(self._moment(bounds, now))
+
+    def evidence(self, bounds: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """As it is now (Unix seconds), in the form that a rollout's row keeps."""
+        return {**self.arms, "timeline": msgspec.to_builtins(self.timeline(bounds, now))}
+
+    def _moment(self, bounds: Mapping[str, Any], now: float) -> Moment:
+        return Moment(
+            now,
+            self.stable.observed,
+            self.candidate.observed,
+            self._usual_rate(bounds) + bounds["max_error_rate"],
+            self._p95_bound(bounds),
+        )
+
     @property
     def arms(self) -> dict[str, Any]:
-        """As it is now, in the form that a rollout's row keeps."""
+        """As it is now."""
         return {arm: msgspec.to_builtins(getattr(self, arm).observed) for arm in ARMS}
 
     def verdict(self, rollout: RolloutEntry) -> str | None:
@@ -127,33 +151,41 @@ class Observations:
         return self._too_faulty(bounds) or self._too_slow(bounds)
 
     def _too_faulty(self, bounds: Mapping[str, Any]) -> str | None:
-        """What fails in both arms alike is not the candidate's fault. A stable version with few requests counts as one
-        without errors."""
-        outcomes, stable = self.candidate.outcomes, self.stable
-        rate, bound = self.candidate.errors / len(outcomes), bounds["max_error_rate"]
-        if len(stable.outcomes) < bounds["min_samples"]:
-            return f"{rate:.1%} of the candidate's requests failed; the bound is {bound:.1%}" if rate > bound else None
-        usual = stable.errors / len(stable.outcomes)
+        rate, bound = self.candidate.errors / len(self.candidate.outcomes), bounds["max_error_rate"]
+        usual = self._usual_rate(bounds)
         if rate - usual <= bound:
             return None
+        if not self._is_stable_known(bounds):
+            return f"{rate:.1%} of the candidate's requests failed; the bound is {bound:.1%}"
         return (
             f"{rate:.1%} of the candidate's requests failed, {usual:.1%} of the stable version's; "
             f"the bound is {bound:.1%} more"
         )
 
-    def _too_slow(self, bounds: Mapping[str, float | None]) -> str | None:
-        p95, seconds, ratio = self.candidate.percentile(0.95), bounds["max_p95_seconds"], bounds["max_p95_ratio"]
-        if p95 is None:
+    def _too_slow(self, bounds: Mapping[str, Any]) -> str | None:
+        p95, bound = self.candidate.percentile(0.95), self._p95_bound(bounds)
+        if p95 is None or bound is None or p95 <= bound:
             return None
-        if seconds is not None and p95 > seconds:
-            return f"the candidate's P95 latency is {p95:.3f} s; the bound is {seconds:g} s"
-        stable = self.stable.percentile(0.95)
-        is_known = len(self.stable.outcomes) >= (bounds["min_samples"] or 0)
-        if ratio is not None and stable is not None and is_known and p95 > ratio * stable:
-            return (
-                f"the candidate's P95 latency is {p95 / stable:.2f} times the stable version's; the bound is {ratio:g}"
-            )
-        return None
+        if bound == bounds["max_p95_seconds"]:
+            return f"the candidate's P95 latency is {p95:.3f} s; the bound is {bound:g} s"
+        ratio = bounds["max_p95_ratio"]
+        times = ratio * p95 / bound
+        return f"the candidate's P95 latency is {times:.2f} times the stable version's; the bound is {ratio:g}"
+
+    def _is_stable_known(self, bounds: Mapping[str, Any]) -> bool:
+        return len(self.stable.outcomes) >= int(bounds["min_samples"])
+
+    def _usual_rate(self, bounds: Mapping[str, Any]) -> float:
+        """What fails in both arms alike is not the candidate's fault. A stable version with few requests counts as one
+        without errors."""
+        return self.stable.errors / len(self.stable.outcomes) if self._is_stable_known(bounds) else 0.0
+
+    def _p95_bound(self, bounds: Mapping[str, Any]) -> float | None:
+        """Seconds: the lower of the two bounds, as far as there are any yet."""
+        seconds, ratio, stable = bounds["max_p95_seconds"], bounds["max_p95_ratio"], self.stable.percentile(0.95)
+        is_relative = ratio is not None and stable is not None and self._is_stable_known(bounds)
+        found = [seconds, ratio * stable if is_relative else None]
+        return min((bound for bound in found if bound is not None), default=None)
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -12,29 +12,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
-from multiflora_platform.registry.changes.rollout_observations import ARMS, Observations, RequestOutcome
+from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.changes.rollout_pairs import Asked, KeptPairs
-from multiflora_platform.registry.errors import EvalGate, RolloutNotFound
+from multiflora_platform.registry.changes.rollout_views import shown
+from multiflora_platform.registry.errors import EvalGate
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.rows.superseded_rollouts import SUPERSEDED_EVENT
-from multiflora_platform.registry.schemas.rollouts import (
-    NewRollout,
-    Rollout,
-    RolloutPage,
-    RolloutPairPage,
-    RolloutState,
-)
+from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import LARGEST_NUMBER, AdapterRow, RolloutRow
-from multiflora_platform.web.etags import etag_of
-from multiflora_platform.web.pagination import encode_token
+from multiflora_platform.storage.tables import AdapterRow, RolloutRow
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/rollout"
@@ -69,7 +60,7 @@ class RolloutChanges:
         async def work(change: Change) -> Rollout:
             row = await rollouts.start(change, name, alias, body, precondition)
             await self._snapshots.touch(change, name)
-            return self._shown(name, row)
+            return shown(name, row, self.seen(row.id))
 
         return await self._database.write(actor, work)
 
@@ -79,7 +70,7 @@ class RolloutChanges:
         async def work(change: Change) -> Rollout:
             row = await rollouts.adjust(change, name, alias, fields, precondition)
             await self._snapshots.touch(change, name)
-            return self._shown(name, row)
+            return shown(name, row, self.seen(row.id))
 
         return await self._database.write(actor, work)
 
@@ -91,9 +82,9 @@ class RolloutChanges:
         async def work(change: Change) -> Rollout:
             adapter = await catalog.require(change.session, name)
             row = await rollouts.require(change, adapter, alias, precondition)
-            seen = self._observations.get(row.id, Observations())
-            await self._finish(change, adapter, row, end, None, seen.arms)
-            return self._shown(name, row)
+            evidence = self._evidence(row)
+            await self._finish(change, adapter, row, end, None, evidence)
+            return shown(name, row, self.seen(row.id))
 
         return await self._database.write(actor, work)
 
@@ -107,6 +98,7 @@ class RolloutChanges:
             return
         seen = self.observations(rollout)
         (seen.candidate if version == rollout.candidate else seen.stable).outcomes.append(outcome)
+        seen.note(rollout.bounds, time.time())
         if version == rollout.candidate:
             if admitted.percent == rollout.percent:
                 seen.count_step(rollout.percent, time.monotonic())
@@ -133,6 +125,10 @@ class RolloutChanges:
         entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
         return entry.digests.get(rollout.candidate) if entry else None
 
+    def seen(self, rollout_id: int) -> Observations | None:
+        """Of a running one; None: nothing yet, in this process."""
+        return self._observations.get(rollout_id)
+
     def observations(self, rollout: RolloutEntry) -> Observations:
         """Of a rollout that has ended: some that nothing reads, so that a late request changes no evidence."""
         if self._present(rollout) is None:
@@ -143,37 +139,6 @@ class RolloutChanges:
             self._observations = {key: seen for key, seen in self._observations.items() if key in live}
             self._observations[rollout.id] = Observations()
         return self._observations[rollout.id]
-
-    async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
-        """The newest first, with ids below `before`."""
-        entry = self._snapshots.adapter(name)
-        async with self._database.read() as session:
-            rows = await rollouts.page(session, entry.id, alias, before, limit + 1)
-        return self._page([(row, name) for row in rows], limit)
-
-    async def page_of_all(self, state: RolloutState | None, before: int, limit: int) -> RolloutPage:
-        """As `page`, of all adapters; state: None for any."""
-        async with self._database.read() as session:
-            rows = await rollouts.page_of_all(session, state, before, limit + 1)
-        return self._page(rows, limit)
-
-    async def pairs_page(
-        self, name: str, alias: str, rollout: int, tenant: str | None, before: int, limit: int
-    ) -> RolloutPairPage:
-        """tenant: whose; None: everybody's. Raises RolloutNotFound."""
-        entry = self._snapshots.adapter(name)
-        async with self._database.read() as session:
-            await rollouts.require_one(session, entry.id, alias, rollout)
-        found = [] if self.pairs is None else self.pairs.page(rollout, tenant, before, limit + 1)
-        token = encode_token(str(found[limit - 1].id)) if len(found) > limit else None
-        return RolloutPairPage(kept=self.pairs is not None, items=found[:limit], next_page_token=token)
-
-    async def newest(self, name: str, alias: str) -> Rollout:
-        """The running one, or the last that ran. Raises RolloutNotFound."""
-        page = await self.page(name, alias, LARGEST_NUMBER, 1)
-        if not page.items:
-            raise RolloutNotFound(f"There has been no rollout of {name}@{alias[:80]}.")
-        return page.items[0]
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -196,7 +161,7 @@ class RolloutChanges:
         left = None if reason is not None else seen.step_left(rollout, time.monotonic())
         if reason is not None:
             # What the verdict rests on, before requests that end meanwhile change the counts.
-            self._begin(rollout, partial(self._roll_back, rollout, reason, seen.arms))
+            self._begin(rollout, partial(self._roll_back, rollout, reason, seen.evidence(rollout.bounds, time.time())))
         elif left is not None and left <= 0:
             self._begin(rollout, partial(self._step, rollout, seen))
         elif left is not None:
@@ -232,7 +197,7 @@ class RolloutChanges:
                 await self._snapshots.touch(change, adapter.name)
                 return True
             try:
-                await self._finish(change, adapter, row, "promoted", "went through all steps", seen.arms)
+                await self._finish(change, adapter, row, "promoted", "went through all steps", self._evidence(row))
             except EvalGate as gate:
                 row.reason = f"waits: {gate.detail}"
                 return False
@@ -277,24 +242,16 @@ class RolloutChanges:
         for event in change.events:
             if event.type == SUPERSEDED_EVENT:
                 row = await change.session.get_one(RolloutRow, event.payload["rollout"])
-                row.observed = self._observations.get(row.id, Observations()).arms
+                row.observed = self._evidence(row)
                 change.after_commit.append(partial(self._forget, row.id))
+
+    def _evidence(self, row: RolloutRow) -> dict[str, Any]:
+        return (self.seen(row.id) or Observations()).evidence(row.bounds, time.time())
 
     def _forget(self, rollout_id: int) -> None:
         self._observations.pop(rollout_id, None)
         if timer := self._timers.pop(rollout_id, None):
             timer.cancel()
-
-    def _page(self, rows: list[tuple[RolloutRow, str]], limit: int) -> RolloutPage:
-        token = encode_token(str(rows[limit - 1][0].id)) if len(rows) > limit else None
-        return RolloutPage(items=[self._shown(name, row) for row, name in rows[:limit]], next_page_token=token)
-
-    def _shown(self, name: str, row: RolloutRow) -> Rollout:
-        seen = self._observations.get(row.id)
-        observed = row.observed or (seen.arms if seen is not None else {})
-        state = rollouts.state_of(row, name)
-        fields = {f"{arm}_observed": observed.get(arm) for arm in ARMS}
-        return msgspec.convert({**state, **fields, "etag": etag_of(state, fields)}, Rollout)
 
 
 async def _as_judged(change: Change, rollout: RolloutEntry) -> tuple[AdapterRow, RolloutRow] | None:

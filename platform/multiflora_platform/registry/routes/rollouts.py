@@ -21,6 +21,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutPairPage,
     RolloutPatch,
     RolloutState,
+    RolloutTimeline,
     check_steps,
 )
 from multiflora_platform.storage.tables import LARGEST_NUMBER
@@ -51,7 +52,7 @@ async def start_rollout(
 async def get_rollout(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
     """The running one with what was observed until now, or the last that ran."""
     readable(request, principal, name)
-    return resource(request, _for(principal, await registry_of(request).rollouts.newest(name, alias)))
+    return resource(request, _for(principal, await registry_of(request).rollout_views.newest(name, alias)))
 
 
 @router.get(_PATH + "s", responses=answers(RolloutPage))
@@ -65,8 +66,15 @@ async def list_rollouts(
 ) -> Response:
     """Newest first."""
     readable(request, principal, name)
-    page = await registry_of(request).rollouts.page(name, alias, _before(page_token), limit)
+    page = await registry_of(request).rollout_views.page(name, alias, _before(page_token), limit)
     return await compressed(request, replace(page, items=[_for(principal, rollout) for rollout in page.items]))
+
+
+@router.get(_PATH + "s/{rollout}/timeline", responses=answers(RolloutTimeline))
+async def get_rollout_timeline(request: Request, principal: AnyKey, name: str, alias: str, rollout: str) -> Response:
+    """Errors and latency of both versions since its start, as they were judged, with the bounds."""
+    readable(request, principal, name)
+    return await compressed(request, await registry_of(request).rollout_views.timeline(name, alias, _number(rollout)))
 
 
 @router.get(_PATH + "s/{rollout}/pairs", responses=answers(RolloutPairPage))
@@ -83,7 +91,7 @@ async def list_rollout_pairs(
     readable(request, principal, name)
     whose = None if principal.is_admin else principal.tenant
     before = row_id(page_token) if page_token else LAST_ID
-    pairs = registry_of(request).rollouts.pairs_page(name, alias, _number(rollout), whose, before, limit)
+    pairs = registry_of(request).rollout_views.pairs_page(name, alias, _number(rollout), whose, before, limit)
     return await compressed(request, await pairs)
 
 
@@ -95,7 +103,7 @@ async def list_all_rollouts(
     page_token: str | None = None,
 ) -> Response:
     """Of all adapters, newest first. state: only those that are in it."""
-    page = await registry_of(request).rollouts.page_of_all(state, _before(page_token), limit)
+    page = await registry_of(request).rollout_views.page_of_all(state, _before(page_token), limit)
     return await compressed(request, page)
 
 

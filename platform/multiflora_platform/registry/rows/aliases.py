@@ -74,7 +74,8 @@ def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
 async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: MovePrecondition) -> bool:
     """Point the alias at ready versions; True when it was created. A rollout of it is over.
 
-    Raises EvalGate for a version that it did not serve yet; a rollout's candidate was only tried.
+    Raises EvalGate for a version that it did not serve yet, unless a rollback would bring it back. A rollout's
+    candidate was only tried.
     """
     check_alias(alias)
     adapter = await catalog.require(change.session, name)
@@ -83,7 +84,8 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     shares = shares_of(target)
     await require_ready(change, adapter, shares)
     ended = await supersede_rollouts(change, adapter, alias)
-    served = set() if row is None else shares_of(row.target).keys() - {rollout.candidate for rollout in ended}
+    settled = [] if row is None else [row.target, *([row.previous] if row.previous else [])]
+    served = {number for one in settled for number in shares_of(one)} - {rollout.candidate for rollout in ended}
     await eval_gates.require_passed(
         change.session, adapter, alias, (number for number in shares if number not in served)
     )

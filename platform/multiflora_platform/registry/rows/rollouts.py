@@ -45,6 +45,7 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
         percent=body.first_percent,
         shadow_percent=body.shadow_percent,
         bounds={bound: getattr(body, bound) for bound in BOUNDS},
+        why=body.why,
         state="running",
         created_by=change.actor,
         created_at=change.now,
@@ -55,7 +56,7 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
         await aliases.move(change, adapter, alias, _target(rollout))
     change.session.add(rollout)
     await change.session.flush()
-    _record(change, "started", name, rollout, percent=rollout.percent, shadow_percent=body.shadow_percent)
+    _record(change, "started", name, rollout, percent=rollout.percent, shadow_percent=body.shadow_percent, why=body.why)
     return rollout
 
 
@@ -131,6 +132,7 @@ def state_of(rollout: RolloutRow, adapter: str) -> dict[str, Any]:
         **rollout.bounds,
         "state": rollout.state,
         "reason": rollout.reason,
+        "why": rollout.why,
         "created_by": rollout.created_by,
         "created_at": rollout.created_at.isoformat(),
         "ended_at": rollout.ended_at.isoformat() if rollout.ended_at else None,

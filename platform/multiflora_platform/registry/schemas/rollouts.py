@@ -17,6 +17,7 @@ Rate = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Ratio = Annotated[float, Meta(ge=1, le=1000)]
 Samples = Annotated[int, Meta(ge=1, le=1000)]
+Why = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00]*$")]
 RolloutState = Literal["running", "promoted", "rolled_back", "aborted", "superseded"]
 Steps = Annotated[list[Annotated[int, Meta(ge=1, le=99)]], Meta(max_length=20)]
 BOUNDS = ("max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples", "steps", "step_seconds")
@@ -26,7 +27,8 @@ class NewRollout(Body, frozen=True):
     """percent: of the alias's users that get the candidate. shadow_percent: of the others' requests, those that run on
     the candidate, too, while the client gets the stable version's answer. The bounds roll back by themselves;
     max_p95_ratio is to the stable version's P95. steps: in place of percent, shares that it goes through by itself;
-    each needs min_samples requests and step_seconds within the bounds; after the last it is promoted."""
+    each needs min_samples requests and step_seconds within the bounds; after the last it is promoted. why: it is tried,
+    for people."""
 
     candidate: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     percent: Percent = 0
@@ -37,6 +39,7 @@ class NewRollout(Body, frozen=True):
     min_samples: Samples = 20
     steps: Steps = msgspec.field(default_factory=list)
     step_seconds: Seconds = 300.0
+    why: Why = ""
 
     def check(self) -> NewRollout:
         """Itself; raises InvalidRequest."""
@@ -96,7 +99,7 @@ class ShadowObserved(msgspec.Struct, frozen=True, kw_only=True):
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Observations are of the present server process while it runs, and as they were when it ended.
 
-    reason: why it ended, or what it waits for.
+    why: in the words of who started it. reason: why it ended, or what it waits for.
 
     etag: a change may name this one as If-Match, or its alias's.
     """
@@ -116,6 +119,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     step_seconds: float
     state: RolloutState
     reason: str | None
+    why: str
     created_by: str
     created_at: str
     ended_at: str | None
@@ -123,6 +127,25 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     candidate_observed: Observed | None
     shadow_observed: ShadowObserved | None
     etag: str
+
+
+class ArmTimeline(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one version's last thousand requests at each moment. error_rate, p95_seconds: None while there were none."""
+
+    requests: list[int]
+    error_rate: list[float | None]
+    p95_seconds: list[float | None]
+
+
+class RolloutTimeline(msgspec.Struct, frozen=True, kw_only=True):
+    """at: moments since the start, Unix seconds; each list has one entry for each of them. The bounds: above which the
+    candidate was rolled back at that moment, as shares and seconds."""
+
+    at: list[float]
+    stable: ArmTimeline
+    candidate: ArmTimeline
+    error_rate_bound: list[float]
+    p95_seconds_bound: list[float | None]
 
 
 class RolloutPair(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ class RolloutRow(Base):
     shadow_percent: Mapped[int]
     # As schemas/rollouts.py has them; passing one rolls back.
     bounds: Mapped[dict[str, Any]]
+    # In the words of who started it, for people.
+    why: Mapped[str] = mapped_column(Text, server_default="")
     # As schemas/rollouts.py has it.
     state: Mapped[str] = mapped_column(String(16), index=True)
     # Why it ended, or what it waits for.

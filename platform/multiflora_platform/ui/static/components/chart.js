@@ -17,7 +17,7 @@ const cssOf = (line, i) => line.colour ?? series(line.slot ?? i);
 
 /**
  * @param {object} props
- * times: Unix seconds; lines: [{label, values, slot? (of the palette), colour? (CSS)}]; unit: a name of UNITS;
+ * times: Unix seconds; lines: [{label, values, slot? (of the palette), colour? (CSS), dash? (drawn so)}]; unit: a name of UNITS;
  * stacked: areas on top of each other; range: [least, most] of the axis; marks: [{at, label}] what happened then
  */
 export function Chart({ label, times, lines, unit, stacked = false, range, height = 170, span, marks = [] }) {
@@ -100,7 +100,7 @@ function options(box, { lines, unit, stacked, range, height, latest, setIndex })
   const axis = { stroke: muted, grid: { stroke: colour("var(--line)"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const strokes = lines.map((line, i) => colour(cssOf(line, i)));
   const drawn = lines.map((line, i) => ({
-    label: line.label, stroke: strokes[i], width: stacked ? 1 : 1.5, fill: stacked ? strokes[i] : undefined,
+    label: line.label, stroke: strokes[i], width: stacked ? 1 : 1.5, dash: line.dash && MARK_DASH, fill: stacked ? strokes[i] : undefined,
     points: stacked ? { show: false } : { show: true, size: 4, fill: strokes[i], filter: alone },
   }));
   return {
