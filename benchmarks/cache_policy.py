@@ -13,7 +13,7 @@ from pathlib import Path
 from multiflora_engine.simulation.block_trace import write_line
 from multiflora_engine.simulation.optimum import optimum
 from multiflora_engine.simulation.replay import POLICIES, replay
-from multiflora_engine.simulation.workloads import conversations, loop, one_off_prompts
+from multiflora_engine.simulation.workloads import conversations, loop, one_off_prompts, together
 
 SIZES = (300, 500, 700)
 
@@ -24,6 +24,7 @@ def main(folder: Path | None) -> None:
         "mostly-one-off": one_off_prompts(0.8),
         "loop": loop(),
         "conversations": conversations(),
+        "all-at-once": together(one_off_prompts(0.5, requests=1500), conversations(requests=1500, active=12, seed=2)),
     }
     for name, trace in traces.items():
         if folder is not None:

@@ -46,6 +46,8 @@ class BlockPool:
         self._owners = array("i", [_NO_OWNER]) * num_blocks
         self._owner_numbers: Numbering[str] = Numbering()
         self._published = PublishedBlocks(num_blocks)
+        # 1: a sequence went on its own way behind this published block.
+        self._forked = bytearray(num_blocks)
         self._empty = array("i", range(num_blocks - 1, -1, -1))
         self._evictable = EvictionQueue(num_blocks) if eviction is None else eviction
 
@@ -126,9 +128,11 @@ class BlockPool:
         missed: the hashes of its blocks behind them.
         """
         evicted = self.evicted.find(missed[0]) if missed else None
-        # The block before was never used by another sequence: what goes on like this, a conversation, goes on again.
-        # Behind what is used often, each prompt ends in its own way.
-        grows = len(hits) > 0 and self._evictable.uses(hits[-1]) <= NEW
+        # The first sequence that goes on behind a block: what grows like this, a conversation, grows again. Behind a
+        # context that many ask about, each prompt ends in its own way.
+        grows = len(hits) > 0 and not self._forked[hits[-1]]
+        if grows:
+            self._forked[hits[-1]] = 1
         self._evictable.note_new(len(missed))
         self._evictable.use(hits)
         if evicted is not None:
@@ -208,6 +212,7 @@ class BlockPool:
         self._forget(block_id, hash)
 
     def _forget(self, block_id: int, hash: bytes) -> None:
+        self._forked[block_id] = 0
         self.evicted.add(hash, self._evictable.uses(block_id), self._evictable.released(block_id))
         self._on_evict(block_id, hash)
 

@@ -1,4 +1,4 @@
-"""Traces made up from a seed: prompts that come once beside contexts that come often, loops, agents."""
+"""Traces made up from a seed: prompts that come once beside contexts that come often, loops, agents, all at once."""
 
 from __future__ import annotations
 
@@ -82,3 +82,12 @@ def conversations(
         else:
             running.append(next(fresh))
     return trace
+
+
+def together(first: list[TracedRequest], second: list[TracedRequest], seed: int = 1) -> list[TracedRequest]:
+    """The requests of both, each trace in its order. They must be of different seeds: those number the blocks."""
+    random = Random(seed)
+    turns = [first] * len(first) + [second] * len(second)
+    random.shuffle(turns)
+    left = {id(trace): iter(trace) for trace in (first, second)}
+    return [next(left[id(trace)]) for trace in turns]

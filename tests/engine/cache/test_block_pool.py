@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.worth import NEW
 
 NUM_BLOCKS = 6
 H, FIRST, SECOND, *NAMES = (bytes([number]) * 32 for number in range(7))
@@ -61,6 +63,31 @@ def test_the_second_copy_of_content_stays_private() -> None:
     pool.release([second])
     assert pool.allocate(1) == [second]
     assert pool.find(H) == first
+
+
+def answered(pool: BlockPool, hashes: list[bytes]) -> int:
+    """A client's request of so many blocks, whose answer adds none; the uses that its new blocks begin with."""
+    hits = array("i")
+    while (block_id := pool.find(hashes[len(hits)])) is not None:
+        hits.append(block_id)
+    pool.share(hits)
+    missed = hashes[len(hits) :]
+    table = array("i", [*hits, *pool.allocate(len(missed))])
+    uses = pool.begin(hits, missed)
+    pool.publish_all(table[len(hits) :], missed, "", uses)
+    pool.release(table)
+    return uses
+
+
+def test_what_grows_is_expected_to_grow_on_at_each_turn() -> None:
+    pool = BlockPool(6)
+    assert [answered(pool, NAMES[:length]) for length in (1, 2, 3, 4)] == [NEW, NEW + 1, NEW + 1, NEW + 1]
+
+
+def test_of_many_that_go_on_behind_one_context_only_the_first_is_taken_for_its_growth() -> None:
+    pool = BlockPool(6)
+    assert answered(pool, [H]) == NEW
+    assert [answered(pool, [H, question]) for question in NAMES[:3]] == [NEW + 1, NEW, NEW]
 
 
 def test_misuse_is_noticed() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiflora_engine.simulation.workloads import conversations, loop, one_off_prompts
+from multiflora_engine.simulation.workloads import conversations, loop, one_off_prompts, together
 
 
 def test_a_seed_makes_one_trace() -> None:
@@ -25,3 +25,11 @@ def test_a_turn_continues_what_came_before_it() -> None:
         continued += not new[0]
         seen.update(request.blocks)
     assert continued > 190
+
+
+def test_two_traces_at_once_keep_their_order() -> None:
+    first, second = loop(prompts=5, rounds=4), conversations(10, seed=2)
+    both = together(first, second)
+    assert [request for request in both if request in first] == first
+    assert [request for request in both if request in second] == second
+    assert both not in ([*first, *second], [*second, *first])
