@@ -9,7 +9,7 @@
 # make bench      measure kernels and serving beside transformers + PEFT
 # make demo       train the demo's model and adapters from nothing (45 minutes and more)
 # make gpu-check  on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
-# make gpu-bench  there: every kernel and whole steps beside their floors, adapters' tax, transformers + PEFT
+# make gpu-contact  there, in calls of nine minutes: all that is to be measured, in the order of its worth
 # make clean      remove .venv, caches and the demo server's data
 # make help       print this
 # Needs Python 3.11 or newer and make; everything else lands in .venv.
@@ -28,10 +28,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # These install nothing by themselves and need no network. WHEELS=folder unpacks wheels of what GPU_PYTHON lacks.
 GPU_PYTHON ?= python3
 WHEELS ?=
+OUT ?= gpu-contact
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-bench client demo clean help
+.PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-contact client demo clean help
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -74,8 +75,8 @@ gpu-check: gpu-packages
 	$(ON_GPU) -m pytest -p no:cacheprovider -o addopts="-q --strict-markers --import-mode=importlib" \
 	  -W ignore::pytest.PytestConfigWarning -m "gpu or kernel" $$tests $(PYTEST_ARGS)
 
-gpu-bench: gpu-packages
-	$(ON_GPU) benchmarks/gpu_bench.py --output gpu-bench.json $(BENCH_ARGS)
+gpu-contact: gpu-packages
+	$(ON_GPU) -m gpu.contact --output $(OUT) $(CONTACT_ARGS)
 
 client: $(VENV)/.installed-dev
 	$(BIN)/python -m multiflora_platform.client_source

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from gpu.measure import Row
+from gpu.measure import Probe, Row
 from multiflora_kernels.attention.cascade import (
     CascadeCosts,
     cascade_attention_triton,
@@ -43,6 +44,11 @@ class Shape:
     def stored(self) -> int:
         """Tokens in the cache."""
         return self.shared + self.sequences * (self.context - self.shared)
+
+    def flops(self, heads: AttentionHeads) -> float:
+        """Of one layer, with a causal mask."""
+        pairs = self.sequences * (self.queries * self.context - self.queries * (self.queries - 1) // 2)
+        return 4.0 * pairs * heads.q_heads * heads.head_size
 
     def __str__(self) -> str:
         common = f" shared={self.shared}" if self.shared else ""
@@ -105,28 +111,35 @@ class Work:
         shape, heads = self.shape, self.heads
         token_bytes = 2 * heads.kv_heads * heads.head_size * heads.dtype.itemsize
         moved = shape.stored * token_bytes + 2 * self._q.nbytes
-        pairs = shape.sequences * (shape.queries * shape.context - shape.queries * (shape.queries - 1) // 2)
-        flops = 4.0 * pairs * heads.q_heads * heads.head_size
+        flops = shape.flops(heads)
         return Row(name, f"{shape} x{self.layers}", self.layers * moved, self.layers * flops, call)
 
 
-def attention_rows(
+def attention_probes(
     device: torch.device,
     heads: AttentionHeads = LLAMA_HEADS,
     plain: Sequence[Shape] = (*DECODE, *PREFILL),
     shared: Sequence[Shape] = SHARED,
-) -> Iterator[Row]:
-    """One after another: a row's data is gone when the next is made. Both rows of a shared shape have the floor of
-    reading the common blocks once."""
+) -> Iterator[Probe]:
+    """Both rows of a shared shape have the floor of reading the common blocks once."""
     for shape in plain:
-        work = Work(shape, heads, device)
-        yield work.row("attention decode" if shape.queries == 1 else "attention prefill", work.plain)
-        del work
+        name = "attention decode" if shape.queries == 1 else "attention prefill"
+        yield Probe(f"{name}, {shape}", partial(_plain_row, name, shape, heads, device))
     for shape in shared:
-        work = Work(shape, heads, device)
-        yield work.row("attention shared, plain", work.plain)
-        yield work.row("attention shared, cascade", work.cascade())
-        del work
+        name = "attention shared, plain"
+        yield Probe(f"{name}, {shape}", partial(_plain_row, name, shape, heads, device))
+        name = "attention shared, cascade"
+        yield Probe(f"{name}, {shape}", partial(_cascade_row, name, shape, heads, device))
+
+
+def _plain_row(name: str, shape: Shape, heads: AttentionHeads, device: torch.device) -> Row:
+    work = Work(shape, heads, device)
+    return work.row(name, work.plain)
+
+
+def _cascade_row(name: str, shape: Shape, heads: AttentionHeads, device: torch.device) -> Row:
+    work = Work(shape, heads, device)
+    return work.row(name, work.cascade())
 
 
 def cascade_costs(

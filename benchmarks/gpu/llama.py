@@ -49,14 +49,16 @@ def model_config(shape: dict[str, Any]) -> ModelConfig:
         return load_model_config(Path(folder))
 
 
-def random_weights(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
+def random_weights(
+    model: ModelConfig, dtype: torch.dtype, device: torch.device, deviation: float = _DEVIATION
+) -> ModelWeights:
     weights = allocate_weights(model, dtype, device)
     generator = torch.Generator(device).manual_seed(1)
     for name, target in weights.targets().items():
         if "norm" in name:
             target.tensors[0].fill_(1.0)
         else:
-            target.tensors[0].normal_(0.0, _DEVIATION, generator=generator)
+            target.tensors[0].normal_(0.0, deviation, generator=generator)
     return weights
 
 
@@ -67,9 +69,10 @@ def adapter_digest(rank: int, number: int) -> str:
 class RandomAdapters:
     """Adapters on all seven linears of each layer, by `adapter_digest`; those of one rank share their host memory."""
 
-    def __init__(self, base: BaseModel, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, base: BaseModel, dtype: torch.dtype, device: torch.device, deviation: float) -> None:
         self._base = base
         self._dtype = dtype
+        self._deviation = deviation
         self._pinned = device.type == "cuda"
         self._by_rank: dict[int, HostAdapter] = {}
 
@@ -84,7 +87,7 @@ class RandomAdapters:
         generator = torch.Generator().manual_seed(rank)
 
         def values(*shape: int) -> torch.Tensor:
-            return (torch.randn(shape, generator=generator) * _DEVIATION).to(self._dtype)
+            return (torch.randn(shape, generator=generator) * self._deviation).to(self._dtype)
 
         sites = {
             name: SiteWeights(values(rank, site.in_features), values(rank, site.out_features), None)
@@ -94,9 +97,9 @@ class RandomAdapters:
         return HostAdapter("", rank, sites, sum(site.num_bytes for site in sites.values()))
 
 
-def build(model: ModelConfig, weights: ModelWeights, **options: Any) -> BuiltEngine:
-    """An engine on these weights; options as in EngineConfig."""
+def build(model: ModelConfig, weights: ModelWeights, deviation: float = _DEVIATION, **options: Any) -> BuiltEngine:
+    """An engine on these weights. deviation: of the adapters' values. options: as in EngineConfig."""
     base = model.base_model("random", digest="random")
-    adapters = RandomAdapters(base, weights.dtype, weights.device)
+    adapters = RandomAdapters(base, weights.dtype, weights.device, deviation)
     config = EngineConfig(model_path="", artifact_root="", **options)
     return assemble_engine(config, model, weights, base, adapters.load)

@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 import torch
 
-from gpu.measure import Row
+from gpu.measure import Probe, Row
 from multiflora_kernels.activation import silu_and_mul
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta
 from multiflora_kernels.lora.launch import (
@@ -122,52 +122,55 @@ class _Product:
 
 
 class _Work:
-    """The layers of a load."""
+    """The layers of a load. is_graph: with tiles as a graph has them."""
 
     def __init__(
-        self, load: Load, layer: Sequence[Projection], dtype: torch.dtype, device: torch.device, tiles: LoraTiles
+        self,
+        load: Load,
+        layer: Sequence[Projection],
+        dtype: torch.dtype,
+        device: torch.device,
+        head_size: int,
+        *,
+        is_graph: bool,
     ) -> None:
-        self.load, self.layer = load, layer
+        self.load, self._head_size = load, head_size
+        tiles = _tiles(load, device, is_graph)
         weights = load.adapters * load.rank * sum(k * len(n) + sum(n) for k, n in layer) * dtype.itemsize
         self.layers = max(1, min(_MOST_LAYERS, _BEYOND_L2 // weights)) if device.type == "cuda" else 1
         self.products = [
             _Product(projection, load, tiles, dtype, device) for _ in range(self.layers) for projection in layer
         ]
 
+    def shrunk(self) -> _Work:
+        """Itself, with the values that an expand reads."""
+        for product in self.products:
+            product.shrink()
+        return self
+
     def row(self, name: str, kind: Callable[[_Product], None], shrinks: bool, expands: bool) -> Row:
         num_bytes = sum(shrinks * p.shrink_bytes + expands * p.expand_bytes for p in self.products)
         flops = sum(shrinks * p.half_flops[0] + expands * p.half_flops[1] for p in self.products)
         return self._named(name, num_bytes, flops, [partial(kind, product) for product in self.products])
 
-    def folded_rows(self, head_size: int) -> Iterator[Row]:
-        """What a decode graph runs in place of an expand: it reads y anyway. The floor is that of all it does.
-
-        RoPE stands beside what it would be with a launch of its own for the expand.
-        """
+    def rope(self, name: str, kind: Callable[[_Product, _Rope], None]) -> Row:
         heads = [p for p in self.products if len(p.sites) == 3]
-        for name, kind in (("lora in rope", _rope_folded), ("lora, then rope", _rope_apart)):
-            yield self._named(
-                name,
-                sum(p.expand_bytes for p in heads),
-                sum(p.half_flops[1] for p in heads),
-                [partial(kind, p, _Rope(p, head_size)) for p in heads],
-            )
+        calls = [partial(kind, p, _Rope(p, self._head_size)) for p in heads]
+        return self._named(name, sum(p.expand_bytes for p in heads), sum(p.half_flops[1] for p in heads), calls)
+
+    def activation(self, name: str) -> Row:
         gates = [p for p in self.products if len(p.sites) == 2]
-        yield self._named(
-            "lora in the activation",
-            sum(p.expand_bytes - p.y.nbytes // 2 for p in gates),
-            sum(p.half_flops[1] for p in gates),
-            [partial(silu_and_mul, p.y, _delta(p)) for p in gates],
-        )
+        num_bytes = sum(p.expand_bytes - p.y.nbytes // 2 for p in gates)
+        calls = [partial(silu_and_mul, p.y, _delta(p)) for p in gates]
+        return self._named(name, num_bytes, sum(p.half_flops[1] for p in gates), calls)
+
+    def norm(self, name: str) -> Row:
         rows = [p for p in self.products if len(p.sites) == 1]
         weight = torch.ones_like(rows[0].y[0])
         residual = torch.zeros_like(rows[0].y)
-        yield self._named(
-            "lora share in the residual norm",
-            sum(4 * p.y.nbytes + 4 * p.y.numel() for p in rows),
-            0.0,
-            [partial(add_rms_norm, p.y, residual, weight, 1e-5, _share(p)) for p in rows],
-        )
+        num_bytes = sum(4 * p.y.nbytes + 4 * p.y.numel() for p in rows)
+        calls = [partial(add_rms_norm, p.y, residual, weight, 1e-5, _share(p)) for p in rows]
+        return self._named(name, num_bytes, 0.0, calls)
 
     def _named(self, name: str, num_bytes: float, flops: float, calls: Sequence[Callable[[], object]]) -> Row:
         return Row(name, f"{self.load} x{self.layers}", float(num_bytes), flops, lambda: [call() for call in calls])
@@ -218,28 +221,46 @@ def _share(product: _Product) -> FullDelta:
     return FullDelta(values, site, product.tiles)
 
 
-def lora_rows(
+_PLAIN: dict[str, Callable[[_Work, str], Row]] = {
+    "lora shrink": lambda work, name: work.row(name, _Product.shrink, shrinks=True, expands=False),
+    "lora expand": lambda work, name: work.shrunk().row(name, _Product.expand, shrinks=False, expands=True),
+    "lora": lambda work, name: work.row(name, _Product.both, shrinks=True, expands=True),
+}
+_IN_A_GRAPH: dict[str, Callable[[_Work, str], Row]] = {
+    "lora in rope": lambda work, name: work.rope(name, _rope_folded),
+    "lora, then rope": lambda work, name: work.rope(name, _rope_apart),
+    "lora in the activation": _Work.activation,
+    "lora share in the residual norm": _Work.norm,
+}
+"""What a decode graph runs in place of an expand: a consumer reads y anyway. The floor is that of all it does. RoPE
+stands beside what it would be with a launch of its own for the expand."""
+
+
+def lora_probes(
     device: torch.device,
     layer: Sequence[Projection] = LLAMA_LAYER,
     loads: Sequence[Load] = LOADS,
     dtype: torch.dtype = torch.bfloat16,
     head_size: int = 128,
-) -> Iterator[Row]:
-    """One after another: a row's data is gone when the next is made. With one token, the rows of a graph as well."""
+) -> Iterator[Probe]:
+    """With one token, the rows of a graph as well."""
     for load in loads:
-        starts, slots = [load.tokens * i for i in range(load.adapters + 1)], list(range(load.adapters))
-        tiles = build_tiles(starts, slots, lambda table: torch.from_numpy(table).to(device))
-        work = _Work(load, layer, dtype, device, tiles)
-        yield work.row("lora shrink", _Product.shrink, shrinks=True, expands=False)
-        yield work.row("lora expand", _Product.expand, shrinks=False, expands=True)
-        yield work.row("lora", _Product.both, shrinks=True, expands=True)
-        del work
+        kinds = [(name, kind, False) for name, kind in _PLAIN.items()]
         if load.tokens == 1:
-            tiles = _graph_tiles(starts, slots, device)
-            yield from _Work(load, layer, dtype, device, tiles).folded_rows(head_size)
+            kinds += [(name, kind, True) for name, kind in _IN_A_GRAPH.items()]
+        for name, kind, is_graph in kinds:
+            work = partial(_Work, load, layer, dtype, device, head_size, is_graph=is_graph)
+            yield Probe(f"{name}, {load}", partial(_made, work, name, kind))
 
 
-def _graph_tiles(starts: list[int], slots: list[int], device: torch.device) -> LoraTiles:
+def _made(work: Callable[[], _Work], name: str, kind: Callable[[_Work, str], Row]) -> Row:
+    return kind(work(), name)
+
+
+def _tiles(load: Load, device: torch.device, is_graph: bool) -> LoraTiles:
+    starts, slots = [load.tokens * i for i in range(load.adapters + 1)], list(range(load.adapters))
+    if not is_graph:
+        return build_tiles(starts, slots, lambda table: torch.from_numpy(table).to(device))
     table = np.zeros(table_entries(starts[-1], len(slots)), np.int32)
     fill_table(table, starts, slots, starts[-1])
     return static_tiles(torch.from_numpy(table).to(device), starts[-1], len(slots))

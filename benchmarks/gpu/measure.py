@@ -7,10 +7,14 @@ rows rotate over copies of their data where the nearest cache would otherwise an
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
+
+from gpu.case import Case, Setting
 
 _REPLAYS = 20
 _SAMPLES = 7
@@ -35,6 +39,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A row that is still to be made: it takes memory. name: with its shape."""
+
+    name: str
+    make: Callable[[], Row]
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the card reached in this run: bytes a second (of a large copy, both ways) and bf16 FLOP a second."""
 
@@ -44,17 +56,6 @@ class Limits:
     def floor(self, row: Row) -> float:
         """Seconds that no implementation can be below."""
         return max(row.num_bytes / self.bandwidth, row.flops / self.arithmetic)
-
-
-@dataclass(frozen=True)
-class Result:
-    """Microseconds of a row, of its floor, and the share of the card that it uses: floor / time."""
-
-    name: str
-    shape: str
-    us: float
-    floor_us: float
-    share: float
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -95,14 +96,19 @@ def _multiplying() -> float:
     return seconds(lambda: torch.mm(left, right, out=out))
 
 
-def measure(row: Row, limits: Limits) -> Result:
-    took, floor = seconds(row.call), limits.floor(row)
-    return Result(row.name, row.shape, round(took * 1e6, 2), round(floor * 1e6, 2), round(floor / took, 3))
+def probe_cases(probes: Iterable[Probe], setting: Setting) -> Iterator[Case]:
+    """A case for each; a row's data is gone when the next is made."""
+    for probe in probes:
+        yield Case(probe.name, partial(_measured, probe, setting))
 
 
-def print_results(results: list[Result]) -> None:
-    """A table for people."""
-    print(f"{'what':34}{'shape':44}{'us':>12}{'floor us':>12}{'share':>8}")
-    for result in results:
-        row = asdict(result)
-        print(f"{row['name']:34}{row['shape']:44}{row['us']:>12}{row['floor_us']:>12}{row['share']:>8.1%}")
+def _measured(probe: Probe, setting: Setting) -> dict[str, Any]:
+    """Microseconds of the row and of its floor, and the share of the card that it uses."""
+    row = probe.make()
+    took, floor = seconds(row.call), setting.limits.floor(row)
+    return {
+        "shape": row.shape,
+        "us": round(took * 1e6, 2),
+        "floor_us": round(floor * 1e6, 2),
+        "share": round(floor / took, 3),
+    }

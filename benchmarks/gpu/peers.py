@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,8 @@ import inputs
 import peft_baseline
 from gpu.llama import adapter_digest
 from gpu.steps import Traffic
-from multiflora_engine.build import BuiltEngine
 
 WORKLOADS = ("w1-0", "w1-1", "w1-8", "w1-32", "w2-0", "w2-8", f"w3-{inputs.ADAPTERS}")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Output tokens a second of both, and how many times faster the engine is."""
-
-    workload: str
-    tokens_per_second: float
-    baseline_tokens_per_second: float
-    ratio: float
 
 
 def _rank(name: str) -> int:
@@ -37,9 +26,8 @@ def _rank(name: str) -> int:
     return 16 if int(name[1:]) % 2 else 8
 
 
-def engine_speed(built: BuiltEngine, requests: list[dict[str, Any]]) -> float:
+def engine_speed(traffic: Traffic, requests: list[dict[str, Any]]) -> float:
     """Output tokens a second with all requests known at the start."""
-    traffic = Traffic(built)
     began = time.perf_counter()
     for request in requests:
         name = request["adapter"]
@@ -59,16 +47,6 @@ def shifted(requests: list[dict[str, Any]], by: int) -> list[dict[str, Any]]:
     return [request | {"prompt": moved(request["prompt"])} for request in requests]
 
 
-def engine_speeds(built: BuiltEngine, folder: Path) -> dict[str, float]:
-    """Of the second run of each workload: the first one compiles kernels and loads adapters."""
-    speeds = {}
-    for number, name in enumerate(WORKLOADS):
-        requests = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        engine_speed(built, shifted(requests, 2 * number))
-        speeds[name] = engine_speed(built, shifted(requests, 2 * number + 1))
-    return speeds
-
-
 def baseline_model(shape: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
     """transformers' Llama of this shape with random weights and 32 PEFT adapters on all seven linears."""
     fields = {key: value for key, value in shape.items() if key not in ("architectures", "model_type")}
@@ -85,12 +63,16 @@ def baseline_model(shape: dict[str, Any], device: torch.device, dtype: torch.dty
     return model.to(dtype).eval()
 
 
-def compare(speeds: dict[str, float], model: Any, folder: Path) -> Iterator[Comparison]:
-    """speeds: the engine's, from `engine_speeds`."""
-    for name, speed in speeds.items():
-        requests = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for request in requests:
-            request["adapter"] = request["adapter"] or "__base__"
-        with torch.inference_mode():
-            runs = [peft_baseline.run(model, requests)["tokens_per_second"] for _ in range(2)]
-        yield Comparison(name, round(speed, 1), round(runs[-1], 1), round(speed / runs[-1], 2))
+def baseline_speed(model: Any, requests: list[dict[str, Any]]) -> float:
+    """Output tokens a second of one static batch."""
+    named = [request | {"adapter": request["adapter"] or "__base__"} for request in requests]
+    with torch.inference_mode():
+        return float(peft_baseline.run(model, named)["tokens_per_second"])
+
+
+@cache
+def workloads() -> dict[str, list[dict[str, Any]]]:
+    """Requests of each, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs.make_workloads(Path(folder))
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("*.json")}

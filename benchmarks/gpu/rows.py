@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from gpu.measure import Row
+from gpu.measure import Probe, Row
 from multiflora_kernels.activation import silu_and_mul
 from multiflora_kernels.rms_norm import add_rms_norm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv
@@ -52,28 +52,29 @@ class Cut:
 CUTS = (Cut("uncut", None, 1.0), Cut("top-p 0.95", None, 0.95), Cut("top-k 50", 50, 1.0), Cut("both", 50, 0.95))
 
 
-def layer_rows(
+def layer_probes(
     device: torch.device, widths: Widths = LLAMA, tokens: Sequence[int] = (1, 32, 128, 256, 8192)
-) -> Iterator[Row]:
-    """What stands between a layer's matrix products. A row's data is gone when the next is made."""
+) -> Iterator[Probe]:
+    """What stands between a layer's matrix products."""
     for count in tokens:
-        yield _add_rms_norm(device, widths, count)
-        yield _rope(device, widths, count)
-        yield _silu(device, widths, count)
+        for name, make in (("add_rms_norm", _add_rms_norm), ("rope_and_write_kv", _rope), ("silu_and_mul", _silu)):
+            yield Probe(f"{name}, T={count}", partial(make, device, widths, count))
 
 
-def sampling_rows(
+def sampling_probes(
     device: torch.device, widths: Widths = LLAMA, batches: Sequence[int] = (1, 32, 128, 256), num_top: int = 20
-) -> Iterator[Row]:
+) -> Iterator[Probe]:
     """Floors: each logit is read once, whatever is done with it."""
     for batch in batches:
-        logits = (torch.randn(batch, widths.vocab, device=device) * 3).to(widths.dtype)
-        ids = torch.arange(batch, device=device) % widths.vocab
-        yield Row("greedy", f"L={batch}", logits.nbytes, 0.0, partial(sampling.greedy, logits))
-        logprobs = partial(sampling.logprobs, logits, ids, num_top)
-        yield Row(f"logprobs, top {num_top}", f"L={batch}", logits.nbytes, 0.0, logprobs)
+        logits = partial(_logits, batch, widths, device)
+        yield Probe(f"greedy, L={batch}", partial(_greedy, logits))
+        yield Probe(f"logprobs, top {num_top}, L={batch}", partial(_logprobs, logits, num_top))
         for cut in CUTS:
-            yield _sample(logits, cut)
+            yield Probe(f"sample, {cut.name}, L={batch}", partial(_sample, logits, cut))
+
+
+def _logits(batch: int, widths: Widths, device: torch.device) -> torch.Tensor:
+    return (torch.randn(batch, widths.vocab, device=device) * 3).to(widths.dtype)
 
 
 def _copies(num_bytes: int, device: torch.device) -> int:
@@ -119,7 +120,20 @@ def _silu(device: torch.device, widths: Widths, tokens: int) -> Row:
     return _repeated("silu_and_mul", f"T={tokens}", num_bytes, [partial(silu_and_mul, x) for x in data])
 
 
-def _sample(logits: torch.Tensor, cut: Cut) -> Row:
+def _greedy(make_logits: Callable[[], torch.Tensor]) -> Row:
+    logits = make_logits()
+    return Row("greedy", f"L={len(logits)}", logits.nbytes, 0.0, partial(sampling.greedy, logits))
+
+
+def _logprobs(make_logits: Callable[[], torch.Tensor], num_top: int) -> Row:
+    logits = make_logits()
+    ids = torch.arange(len(logits), device=logits.device)
+    call = partial(sampling.logprobs, logits, ids, num_top)
+    return Row(f"logprobs, top {num_top}", f"L={len(logits)}", logits.nbytes, 0.0, call)
+
+
+def _sample(make_logits: Callable[[], torch.Tensor], cut: Cut) -> Row:
+    logits = make_logits()
     batch, vocab = logits.shape
     device = logits.device
     rows = torch.arange(batch, device=device)

@@ -1,4 +1,4 @@
-"""Whole steps of the engine on a random Llama: decode and prefill beside their floors, and what adapters add.
+"""Whole steps of the engine on a random Llama, decode and prefill: how long they take, and what they must at least.
 
 Bytes and FLOPs of a step are counted here; how the card's limits are found out is measure.py's.
 """
@@ -6,13 +6,18 @@ Bytes and FLOPs of a step are counted here; how the card's limits are found out 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 
-from gpu.llama import adapter_digest
-from gpu.measure import Limits, Result
+from gpu.case import Setting
+from gpu.llama import LLAMA_8B, adapter_digest, build, model_config, random_weights
+from gpu.measure import Limits
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -20,6 +25,14 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 
 _WARM_STEPS, _STEPS = 8, 40
 _FOREVER = 1 << 10
+
+
+_SIZES: dict[str, Any] = {
+    "kv_cache_memory": 24 << 30,
+    "max_num_batched_tokens": 8192,
+    "max_model_len": 33000,
+}
+"""A cache of a fixed size: two engines may stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +92,25 @@ class Traffic:
         self.built.engine.add_request(request)
         return name
 
-    def step_until(self, done: Callable[[], bool]) -> None:
-        while not done():
+    def drain(self) -> dict[str, list[int]]:
+        """Tokens of all that runs, by request, when all have ended."""
+        tokens: dict[str, list[int]] = defaultdict(list)
+        while self.built.engine.has_work:
             for delta in self.built.engine.step():
                 assert delta.failure is None, delta.failure
+                tokens[delta.request_id] += delta.token_ids
+        return tokens
 
-    def drain(self) -> None:
-        self.step_until(lambda: not self.built.engine.has_work)
+
+def traffic_of(setting: Setting, **options: Any) -> Callable[[], Traffic]:
+    """Requests on an engine with Llama 3.1 8B's shapes, which is made when it is first asked for."""
+
+    def start() -> Traffic:
+        model, device = model_config(LLAMA_8B | {"num_hidden_layers": setting.layers}), torch.device(setting.device)
+        weights = random_weights(model, torch.bfloat16, device)
+        return Traffic(build(model, weights, **(_SIZES | options), device=setting.device))
+
+    return cache(start)
 
 
 def _synchronize() -> None:
@@ -93,41 +118,40 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def start_decoding(traffic: Traffic, batch: int, context: int, adapters: int, rank: int) -> list[str]:
-    """Requests that are past their prompts and go on for long; their names, to abort them by."""
+@contextmanager
+def decoding(traffic: Traffic, batch: int, context: int, adapters: int, rank: int) -> Iterator[None]:
+    """Requests that are past their prompts and go on for long; at the end they are gone."""
     engine = traffic.built.engine
     digests = [adapter_digest(rank, i % adapters) if adapters else None for i in range(batch)]
     names = [traffic.add(context, _FOREVER, digest) for digest in digests]
-    started: set[str] = set()
-    while len(started) < batch:
-        started |= {delta.request_id for delta in engine.step()}
-    for _ in range(_WARM_STEPS):
-        engine.step()
-    return names
+    try:
+        started: set[str] = set()
+        while len(started) < batch:
+            started |= {delta.request_id for delta in engine.step()}
+        for _ in range(_WARM_STEPS):
+            engine.step()
+        yield
+    finally:
+        for name in names:
+            engine.abort(name)
 
 
 def decode_seconds(traffic: Traffic, batch: int, context: int, adapters: int = 0, rank: int = 16) -> float:
     """One step of `batch` sequences about `context` tokens long, in a row of steps as the engine takes them."""
-    engine = traffic.built.engine
-    names = start_decoding(traffic, batch, context - _STEPS // 2, adapters, rank)
-    _synchronize()
-    began = time.perf_counter()
-    for _ in range(_STEPS):
-        engine.step()
-    _synchronize()
-    took = (time.perf_counter() - began) / _STEPS
-    for name in names:
-        engine.abort(name)
-    return took
+    with decoding(traffic, batch, context - _STEPS // 2, adapters, rank):
+        _synchronize()
+        began = time.perf_counter()
+        for _ in range(_STEPS):
+            traffic.built.engine.step()
+        _synchronize()
+        return (time.perf_counter() - began) / _STEPS
 
 
 def prefill_seconds(traffic: Traffic, tokens: int) -> float:
-    """A prompt nobody has seen, from request to first token."""
-    engine = traffic.built.engine
+    """A prompt that was never read before, from request to first token."""
     traffic.add(tokens, 1)
     began = time.perf_counter()
     traffic.drain()
-    assert not engine.has_work
     return time.perf_counter() - began
 
 
@@ -142,55 +166,15 @@ def hit_seconds(traffic: Traffic, tokens: int) -> float:
     return time.perf_counter() - began
 
 
-def result(name: str, shape: str, took: float, cost: StepCost, limits: Limits) -> Result:
-    floor = max(cost.num_bytes / limits.bandwidth, cost.flops / limits.arithmetic)
-    return Result(name, shape, round(took * 1e6, 1), round(floor * 1e6, 1), round(floor / took, 3))
+def floor_seconds(cost: StepCost, limits: Limits) -> float:
+    return max(cost.num_bytes / limits.bandwidth, cost.flops / limits.arithmetic)
 
 
-def decode_results(traffic: Traffic, limits: Limits, batches: list[int], contexts: list[int]) -> Iterator[Result]:
-    model, itemsize = traffic.built.model, _itemsize(traffic)
-    room = traffic.built.ready.num_blocks * traffic.built.ready.block_size
-    for context in contexts:
-        for batch in (batch for batch in batches if batch * (context + _STEPS) < room):
-            took = decode_seconds(traffic, batch, context)
-            cost = decode_cost(model, batch, context, 0, 0, itemsize)
-            yield result("decode", f"batch {batch}, context {context}", took, cost, limits)
-
-
-def prefill_results(traffic: Traffic, limits: Limits, lengths: list[int]) -> Iterator[Result]:
-    model, itemsize = traffic.built.model, _itemsize(traffic)
-    for tokens in lengths:
-        prefill_seconds(traffic, tokens)
-        took = prefill_seconds(traffic, tokens)
-        yield result("prefill = miss", f"{tokens} tokens", took, prefill_cost(model, tokens, itemsize), limits)
-        hit = hit_seconds(traffic, tokens)
-        least = StepCost(linear_parameters(model) * itemsize + kv_bytes(model, tokens, itemsize), 0.0)
-        yield result("hit", f"{tokens} tokens", hit, least, limits)
-
-
-@dataclass(frozen=True)
-class Tax:
-    """What adapters add to a decode step. tax and floor: shares of the base's step."""
-
-    adapters: int
-    batch: int
-    rank: int
-    base_us: float
-    us: float
-    tax: float
-    floor: float
-
-
-def lora_taxes(traffic: Traffic, rank: int, pairs: list[tuple[int, int]], context: int) -> Iterator[Tax]:
-    """pairs: (adapters, batch). The base's own step is measured beside each, on the same engine."""
-    model, itemsize = traffic.built.model, _itemsize(traffic)
-    for adapters, batch in pairs:
-        base = decode_seconds(traffic, batch, context)
-        took = decode_seconds(traffic, batch, context, adapters, rank)
-        plain = decode_cost(model, batch, context, 0, 0, itemsize).num_bytes
-        floor = adapters * adapter_bytes(model, rank, itemsize) / plain
-        yield Tax(adapters, batch, rank, round(base * 1e6, 1), round(took * 1e6, 1), round(took / base - 1, 4), floor)
-
-
-def _itemsize(traffic: Traffic) -> int:
+def itemsize(traffic: Traffic) -> int:
+    """Of the weights."""
     return 2 if traffic.built.ready.dtype in ("bfloat16", "float16") else 4
+
+
+def micro(seconds: float) -> float:
+    """Microseconds as a row has them."""
+    return round(seconds * 1e6, 1)

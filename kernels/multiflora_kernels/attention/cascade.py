@@ -44,7 +44,7 @@ _DEEPEST_NESTING = 16
 
 @dataclass(frozen=True)
 class CascadeCosts:
-    """What decides whether a group pays, for one layer on one device; `make gpu-bench` measures both numbers.
+    """What decides whether a group pays, for one layer on one device; `make gpu-contact` measures both numbers.
 
     reread_rate: bytes/s at which plain decode reads a key again that another sequence has just read. The second cache
     level serves many of these reads, so this is above the memory's rate; too high a value only leaves gains unused.

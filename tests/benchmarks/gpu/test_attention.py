@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.attention import Shape, Work, attention_rows, cascade_costs
+from gpu.attention import Shape, Work, attention_probes, cascade_costs
 from multiflora_kernels.attention.tiles import AttentionHeads
 
 HEADS = AttentionHeads(2, 1, 16, torch.float32)
@@ -17,7 +17,9 @@ def device() -> torch.device:
 
 
 def test_rows_run_and_count(device):
-    rows = list(attention_rows(device, HEADS, [Shape(2, 1, 40), Shape(1, 20, 20)], [Shape(3, 1, 40, 32)]))
+    probes = list(attention_probes(device, HEADS, [Shape(2, 1, 40), Shape(1, 20, 20)], [Shape(3, 1, 40, 32)]))
+    rows = [probe.make() for probe in probes]
+    assert [probe.name for probe in probes] == [f"{row.name}, {row.shape.rsplit(' ', 1)[0]}" for row in rows]
     for row in rows:
         row.call()
     assert [row.name.split(maxsplit=1)[1] for row in rows] == ["decode", "prefill", "shared, plain", "shared, cascade"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.rows import Widths, layer_rows, sampling_rows
+from gpu.rows import Widths, layer_probes, sampling_probes
 
 TINY = Widths(hidden=64, intermediate=96, heads=4, kv_heads=2, size=16, vocab=150, dtype=torch.float32)
 
@@ -16,7 +16,7 @@ def device() -> torch.device:
 
 
 def test_layer_rows_run_and_count(device):
-    rows = list(layer_rows(device, TINY, [1, 19]))
+    rows = [probe.make() for probe in layer_probes(device, TINY, [1, 19])]
     for row in rows:
         assert row.call() is not None
     assert [row.name for row in rows] == ["add_rms_norm", "rope_and_write_kv", "silu_and_mul"] * 2
@@ -29,7 +29,9 @@ def test_layer_rows_run_and_count(device):
 
 
 def test_sampling_rows_run_and_count(device):
-    rows = list(sampling_rows(device, TINY, [1, 3], num_top=5))
+    probes = list(sampling_probes(device, TINY, [1, 3], num_top=5))
+    rows = [probe.make() for probe in probes]
+    assert [probe.name for probe in probes] == [f"{row.name}, {row.shape}" for row in rows]
     names = ["greedy", "logprobs, top 5", "sample, uncut", "sample, top-p 0.95", "sample, top-k 50", "sample, both"]
     assert [row.name for row in rows] == names * 2
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.lora import Load, lora_rows
+from gpu.lora import Load, lora_probes
 
 LAYER = ((24, (32, 16, 16)), (32, (24,)), (24, (32, 32)), (32, (24,)))
 
@@ -16,10 +16,12 @@ FOLDED = ["lora in rope", "lora, then rope", "lora in the activation", "lora sha
 def test_rows(load):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
-        rows = list(lora_rows(device, LAYER, [load], torch.float32, head_size=16))
+        probes = list(lora_probes(device, LAYER, [load], torch.float32, head_size=16))
+        rows = [probe.make() for probe in probes]
         for row in rows:
             row.call()
     names = [row.name for row in rows]
+    assert [probe.name for probe in probes] == [f"{name}, {load}" for name in names]
     assert names[:3] == ["lora shrink", "lora expand", "lora"]
     assert names[3:] == (FOLDED if load.tokens == 1 else [])
     shrink, expand, both = rows[:3]

@@ -1,0 +1,1 @@
+"""What the first contact finds out, one module for each part of the catalogue."""

@@ -1,0 +1,118 @@
+"""The card that is not there: tensors keep shapes, types and devices, and streams without an order are found out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpu.fake.card import FakeCard, fake_card
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def card() -> Iterator[FakeCard]:
+    with fake_card(compiles=False) as card:
+        yield card
+
+
+def test_tensors_are_there_but_for_their_contents(card: FakeCard) -> None:
+    x = torch.randn(6, 4, 3, device="cuda", dtype=torch.bfloat16)
+    picks = torch.tensor([0, 2], device="cuda")
+    assert [tuple(view.shape) for view in (x[2], x[1:5, None, 2], x[..., 0], x[picks], x[1:3, picks])] == [
+        (4, 3),
+        (4, 1, 3),
+        (6, 4),
+        (2, 4, 3),
+        (2, 2, 3),
+    ]
+    x[1:3] = 1.0
+    x[picks] = x[:2].float().to(x.dtype)
+    assert x.to("cpu").is_cpu
+    assert torch.arange(3).to("cuda", torch.int32).dtype == torch.int32
+    assert x.sum().item() == 0
+    assert x[1].data_ptr() == 24
+
+
+def test_the_hosts_tensors_are_real(card: FakeCard) -> None:
+    assert torch.arange(4).tolist() == [0, 1, 2, 3]
+    host = torch.ones(3, pin_memory=True)
+    host.copy_(torch.ones(3, device="cuda"))
+    assert host.tolist() == [0, 0, 0]
+
+
+def test_everything_is_as_before_afterwards() -> None:
+    before = (torch.cuda.Stream, torch.Tensor.to, torch.tensor)
+    with fake_card(compiles=False):
+        assert torch.cuda.is_available()
+    assert before == (torch.cuda.Stream, torch.Tensor.to, torch.tensor)
+    assert torch.randn(3)[1:].shape == (2,)
+
+
+def test_a_launch_can_be_made_to_fail(card: FakeCard) -> None:
+    from multiflora_kernels.rms_norm import rms_norm
+
+    x, weight = torch.randn(4, 64, device="cuda"), torch.ones(64, device="cuda")
+    rms_norm(x, weight, 1e-5)
+    assert len(card.launches) == 1
+
+    def fail(kernel: str) -> None:
+        raise torch.AcceleratorError(f"CUDA error: misaligned address in {kernel}")
+
+    card.on_launch = fail
+    with pytest.raises(torch.AcceleratorError, match="misaligned"):
+        rms_norm(x, weight, 1e-5)
+
+
+def test_two_streams_without_an_order_race(card: FakeCard) -> None:
+    x = torch.zeros(8, device="cuda")
+    x[2:6] = 1.0
+    with torch.cuda.stream(torch.cuda.Stream()):
+        x[:4].add_(1)
+    assert card.races == ["aten.add_.Tensor beside aten.copy_.default"]
+
+
+@pytest.mark.parametrize("order", ["wait", "event", "host", "apart", "both read"])
+def test_an_order_is_no_race(card: FakeCard, order: str) -> None:
+    x, y = torch.zeros(8, device="cuda"), torch.zeros(8, device="cuda")
+    torch.cuda.synchronize()
+    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    if order == "both read":
+        y.copy_(x)
+    else:
+        x[:4].add_(1)
+    if order == "wait":
+        side.wait_stream(current)
+    elif order == "event":
+        side.wait_event(current.record_event())
+    elif order == "host":
+        current.record_event().synchronize()
+    with torch.cuda.stream(side):
+        if order == "both read":
+            (x + 1).add_(1)
+        elif order == "apart":
+            x[4:].add_(1)
+        else:
+            x[3:].add_(1)
+    assert card.races == []
+
+
+def test_triton_compiles_for_it() -> None:
+    """In a process in which kernels are not interpreted; a second one finds them in the cache."""
+    code = """
+import torch
+from gpu.fake.card import fake_card
+from multiflora_kernels.rms_norm import rms_norm
+with fake_card() as card:
+    for dtype in (torch.float32, torch.bfloat16):
+        rms_norm(torch.randn(4, 64, device="cuda", dtype=dtype), torch.ones(64, device="cuda", dtype=dtype), 1e-5)
+    print(len(card.launches))
+"""
+    environment = {"PYTHONPATH": str(ROOT / "benchmarks"), "PATH": "/usr/bin:/bin"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["2"]
