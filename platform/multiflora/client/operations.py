@@ -72,6 +72,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutPatch,
     RolloutTimeline,
 )
+from multiflora_platform.registry.schemas.splits import SplitObserved
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.webhooks.webhook_schemas import (
     Delivery,
@@ -287,6 +288,10 @@ class Client(Transport):
     def delete_alias(self, name: str, alias: str, *, if_match: str | None = None) -> None:
         """Without `default`, `model=name` is a 404."""
         self.call("DELETE", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", None, headers={"if-match": if_match})
+
+    def get_split(self, name: str, alias: str) -> SplitObserved:
+        """How the versions of a split do, where no rollout watches it: requests, errors, latency of each."""
+        return self.call("GET", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/split", SplitObserved)
 
     def roll_back_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
         """To `rollback_to`, the last settled target; a second time changes nothing. If-Match is not required."""
@@ -1052,6 +1057,10 @@ class AsyncClient(AsyncTransport):
         await self.call(
             "DELETE", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", None, headers={"if-match": if_match}
         )
+
+    async def get_split(self, name: str, alias: str) -> SplitObserved:
+        """How the versions of a split do, where no rollout watches it: requests, errors, latency of each."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/split", SplitObserved)
 
     async def roll_back_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
         """To `rollback_to`, the last settled target; a second time changes nothing. If-Match is not required."""

@@ -1,4 +1,4 @@
-"""`multiflora adapters rollout start|show|ls|pairs|set|promote|abort`, and an alias's history and protection."""
+"""`multiflora adapters rollout start|show|ls|pairs|set|promote|abort`, and an alias's split, history and protection."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def add_actions(adapters: Any) -> None:
     promoting = _step(group, "promote", promote, "the candidate for everybody; asks when few requests have tried it")
     promoting.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _step(group, "abort", abort, "the stable version for everybody")
+    _step(adapters, "split", split, "how the versions of an alias that is split by hand do")
     _step(adapters, "history", history, "where an alias pointed, newest first")
     _step(adapters, "protect", protect, "only admins move the alias")
     _step(adapters, "unprotect", unprotect, "its owner may move the alias again")
@@ -149,6 +150,13 @@ def _confirm(rollout: dict[str, Any]) -> None:
 
 def abort(arguments: argparse.Namespace) -> int:
     return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout:abort")
+
+
+def split(arguments: argparse.Namespace) -> int:
+    observed = request(arguments, "GET", f"{_alias(arguments)}/split").json()
+    rows = [{**arm, **arm["observed"]} for arm in observed["arms"]]
+    emit(arguments.output, rows, ("version", "percent", "requests", "errors", "p50_seconds", "p95_seconds", "is_worse"))
+    return 0
 
 
 def history(arguments: argparse.Namespace) -> int:

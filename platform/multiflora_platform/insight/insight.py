@@ -55,7 +55,7 @@ class Insight:
     """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter.
 
     bodies: None where prompts and answers are not kept. drift: None where prompts are not compared. thresholds: of
-    alerts; None: those of the settings' defaults.
+    alerts; None: those of the settings' defaults. further_findings: other parts' of the server, for alerts, too.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Insight:
         clock: Callable[[], float] = time.time,
         drift: Drift | None = None,
         thresholds: Thresholds | None = None,
+        further_findings: Callable[[], Iterable[Finding]] = tuple,
     ) -> None:
         self.requests = RequestLog()
         self.prompts = KeptPrompts()
@@ -78,6 +79,7 @@ class Insight:
         self.savings: defaultdict[str, Savings] = defaultdict(Savings)
         """By the base model's digest: what a token takes differs from model to model."""
         self._thresholds = thresholds or Thresholds.of(Settings.model_validate({}))
+        self._further_findings = further_findings
         self._drifting: list[Finding] = []
         self._is_ending = False
         self.cache_feeds = {replica.id: CacheFeed(replica, clock) for replica in engine.replicas}
@@ -168,6 +170,7 @@ class Insight:
                 *traffic_findings(list(self.series.seconds), self._thresholds),
                 *memory_findings(list(self.series.minutes), self._thresholds),
                 *self._drifting,
+                *self._further_findings(),
             ]
         )
 

@@ -22,6 +22,7 @@ from multiflora_platform.registry.changes.jobs import JobChanges
 from multiflora_platform.registry.changes.rollout_pairs import KeptPairs
 from multiflora_platform.registry.changes.rollout_views import RolloutViews
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
+from multiflora_platform.registry.changes.splits import SplitWatch
 from multiflora_platform.registry.changes.versions import VersionChanges
 from multiflora_platform.registry.errors import AdapterExists
 from multiflora_platform.registry.intake.first_use import FirstUse
@@ -94,6 +95,7 @@ class Registry:
         self.intake = VersionIntake(database, snapshots, store, checks, runner, scratch, sources, warm_up)
         self.aliases = AliasChanges(database, snapshots, warm_up)
         self.rollouts = RolloutChanges(database, snapshots, warm_up, pairs)
+        self.splits = SplitWatch(database, snapshots)
         self.rollout_views = RolloutViews(database, snapshots, self.rollouts.seen, pairs)
         self.engine = EngineCommands(database, snapshots, artifacts, warm_up, links)
         self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, self.base.digest)
@@ -210,6 +212,7 @@ class Registry:
         if self.first_use is not None:
             await self.first_use.close()
         await self.rollouts.close()
+        await self.splits.close()
         await self._sweeper.close()
         await self.intake.close()
         await self._runner.close()

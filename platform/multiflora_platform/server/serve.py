@@ -243,7 +243,14 @@ async def _parts(
         stack.push_async_callback(alert_events.close)
         groups = Groups(Group(model, opened.base.digest, engine, grammars))
         drift = Drift(readers(groups))
-        insight = Insight(engine, model.name, bodies, drift=drift, thresholds=Thresholds.of(settings))
+        insight = Insight(
+            engine,
+            model.name,
+            bodies,
+            drift=drift,
+            thresholds=Thresholds.of(settings),
+            further_findings=registry.splits.findings,
+        )
         insight.alerts.on_change = alert_events.note
         insight.start()
         stack.push_async_callback(insight.close)

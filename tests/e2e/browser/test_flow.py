@@ -133,6 +133,27 @@ def test_a_rollouts_card_draws_both_versions_and_the_bound(window: Window, shop:
     slow.locator("canvas").wait_for()
 
 
+def test_a_split_by_hand_shows_what_its_versions_do(window: Window, shop: Server, adapter_folder: Path) -> None:
+    for folder in (adapter_folder, EXTRACT):
+        register(window, "halved", folder)
+    with shop.http() as http:
+        path = "/api/v1/adapters/halved/aliases/default"
+        etag = {"If-Match": http.get(path).headers["etag"]}
+        assert http.put(path, json={"split": {"1": 50, "2": 50}}, headers=etag).status_code == 200
+        page = window.open("/adapters/halved?tab=aliases")
+        page.get_by_text("No request has come since it was split.").wait_for()
+        for user in "abcdef":
+            asked = {"model": "halved", "prompt": "SELECT", "max_tokens": 1, "user": user}
+            assert http.post("/v1/completions", json=asked).status_code == 200
+        arms = http.get(f"{path}/split").json()["arms"]
+    assert sum(arm["observed"]["requests"] for arm in arms) == 6
+    page = window.open("/adapters/halved?tab=aliases")
+    split = page.get_by_role("region", name="Split")
+    for arm in arms:
+        row = split.get_by_role("row", name=re.compile(rf"^v{arm['version']} 50% {arm['observed']['requests']} 0 "))
+        row.wait_for()
+
+
 def test_answers_that_differ_become_cases_of_an_eval(window: Window, shop: Server, adapter_folder: Path) -> None:
     for folder in (adapter_folder, EXTRACT):
         register(window, "differing", folder)

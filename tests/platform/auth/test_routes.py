@@ -32,6 +32,7 @@ OPEN_TO_TENANTS = {
     ("GET", "/jobs/{job_id}"),
     ("POST", "/jobs/{job_id}:cancel"),
     ("GET", "/adapters/{name}/aliases/{alias}/history"),
+    ("GET", "/adapters/{name}/aliases/{alias}/split"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollout"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts/{rollout}/pairs"),

@@ -253,6 +253,7 @@ class FakeRegistry:
     database: Any = None
     follower: Any = field(default_factory=lambda: Follower(None))  # type: ignore[arg-type]  # never started
     rollouts: FakeRollouts = field(default_factory=FakeRollouts)
+    splits: Any = field(default_factory=SimpleNamespace)
     shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)
     stopped: bool = False

@@ -1,4 +1,4 @@
-"""Shadow runs: never returned, compared, last in line, and dropped rather than queued."""
+"""Shadow runs: never returned, compared, last in line, and dropped rather than queued; what splits by hand hear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.platform.gateway.house import BASE_DIGEST, FakeRegistry, House
 
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_engine.protocol.requests import EngineFailure
-from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
+from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry, SplitEntry
 
 STABLE, CANDIDATE = "d" * 64, "c" * 64
 BODY = {"model": "sql", "prompt": "Say", "max_tokens": 3, "temperature": 0}
@@ -139,3 +139,19 @@ async def test_repeatable_answers_that_differ_are_told_with_what_was_asked(
     first, stable, candidate = rollouts.pairs[0]
     assert (first.tenant, first.max_tokens) == (None, 3)
     assert (first.decode(stable), first.decode(candidate)) == ("Hel", "Jel")
+
+
+async def test_a_split_by_hand_hears_what_its_versions_are_to_blame_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = SplitEntry("sql", "default", 1)
+    resolved = Resolved("sql", 2, STABLE, "default", split=split, base_digest=BASE_DIGEST)
+    monkeypatch.setattr(FakeRegistry, "resolve", lambda self, model, user: resolved)
+    heard: list[Any] = []
+    house.registry.splits.observe = lambda *told: heard.append(told)
+    assert (await house.post("/v1/completions", BODY)).status_code == 200
+    for code in ("server_overloaded", "internal_error"):
+        house.engine.failure = EngineFailure(code, "no")
+        assert (await house.post("/v1/completions", BODY)).status_code >= 400
+    assert [(one, version, outcome.ok) for one, version, outcome in heard] == [(split, 2, True), (split, 2, False)]
+    assert heard[0][2].seconds > 0

@@ -16,7 +16,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.requests import AdapterWeight, EngineRequest
 from multiflora_platform.groups import Group
 from multiflora_platform.registry.snapshot.missing_model import Visible
-from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
+from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry, SplitEntry
 from multiflora_platform.web.openai_errors import invalid, model_not_found, unavailable
 
 MAX_MIX_PARTS = 16
@@ -62,6 +62,8 @@ class ResolvedModel:
     """Digests of the adapter versions that it is made of, which must stay while the request runs."""
     rollout: RolloutEntry | None = None
     """The one that decided for this version, or watches it."""
+    split: SplitEntry | None = None
+    """The one by hand that decided for this version."""
     number: int = 0
     """The version's; 0 for the base and for mixes."""
     part_names: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +102,7 @@ def resolve_model(registry: Names, bases: Bases, principal: Principal, model: st
         resolved.digest,
         (resolved.digest,),
         resolved.rollout,
+        resolved.split,
         resolved.version,
         kv_reach=resolved.kv_reach,
     )

@@ -1,4 +1,5 @@
-"""Tells a rollout how its two versions do, and runs copies of requests on the candidate when it asks for shadows."""
+"""Tells a rollout, or an alias that is split by hand, how its versions do, and runs copies of requests on a candidate
+when its rollout asks for shadows."""
 
 from __future__ import annotations
 
@@ -10,12 +11,13 @@ from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.observability.observers import NewTokens, Observer
 from multiflora_platform.registry.changes.rollout_observations import RequestOutcome
-from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+from multiflora_platform.registry.snapshot.snapshot import RolloutEntry, SplitEntry
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
     from multiflora_platform.registry.changes.rollout_pairs import Asked
     from multiflora_platform.registry.changes.rollouts import RolloutChanges
+    from multiflora_platform.registry.changes.splits import SplitWatch
     from multiflora_platform.registry.shadow_runs import Shadows
 
 # What a version can be blamed for. Overload, refused requests and an engine that is not there are not its doing; a
@@ -59,10 +61,30 @@ class RolloutWatch(Observer):
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
         seconds = time.perf_counter() - self._began
-        if outcome == "ok":
-            self._rollouts.observe(self._rollout, self._version, RequestOutcome(True, seconds))
-            if self._is_shadowed:
-                self._shadows.submit(self._rollout, self._engine, self._request, self._asked, self._token_ids, seconds)
-        elif error is not None and error.code in _BLAMED:
-            refused = error.code == "adapter_unavailable"
-            self._rollouts.observe(self._rollout, self._version, RequestOutcome(False, seconds, refused))
+        if (judged := _judged(outcome, error, seconds)) is not None:
+            self._rollouts.observe(self._rollout, self._version, judged)
+        if outcome == "ok" and self._is_shadowed:
+            self._shadows.submit(self._rollout, self._engine, self._request, self._asked, self._token_ids, seconds)
+
+
+class SplitObserver(Observer):
+    """Of one prompt that came through an alias that is split by hand. version: the one that it was pinned to."""
+
+    def __init__(self, splits: SplitWatch, split: SplitEntry, version: int) -> None:
+        self._splits = splits
+        self._split = split
+        self._version = version
+        self._began = time.perf_counter()
+
+    def ended(self, outcome: str, error: ApiError | None) -> None:
+        if (judged := _judged(outcome, error, time.perf_counter() - self._began)) is not None:
+            self._splits.observe(self._split, self._version, judged)
+
+
+def _judged(outcome: str, error: ApiError | None, seconds: float) -> RequestOutcome | None:
+    """None: it says nothing about the version."""
+    if outcome == "ok":
+        return RequestOutcome(True, seconds)
+    if error is None or error.code not in _BLAMED:
+        return None
+    return RequestOutcome(False, seconds, refused=error.code == "adapter_unavailable")

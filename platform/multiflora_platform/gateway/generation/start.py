@@ -30,7 +30,7 @@ from multiflora_platform.gateway.generation.asked_prompts import asked_prompt
 from multiflora_platform.gateway.generation.collect import AT_ONCE
 from multiflora_platform.gateway.generation.document_prefills import PrefillCost, prefill_documents
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
+from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch, SplitObserver
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.metrics import Metrics
@@ -161,7 +161,7 @@ def _expire_later(generation: Generation, deadline: float) -> asyncio.TimerHandl
 
 
 def _observers(parts: StartParts, admission: Admission, request: GenerateRequest) -> list[Observer]:
-    """Metrics, usage, insight, and what is switched on: traces, a rollout's watch."""
+    """Metrics, usage, insight, and what is switched on: traces, the watch on a split or a rollout."""
     resolved = admission.resolved
     num_prompt = len(request.prompt_token_ids)
     tenant, insight = admission.principal.tenant, parts.insight
@@ -182,6 +182,8 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     if parts.tracing is not None:
         facts = _trace_facts(admission, request)
         observers.append(parts.tracing.follow(admission.headers, facts, admission.arrival))
+    if resolved.split is not None:
+        observers.append(SplitObserver(parts.registry.splits, resolved.split, resolved.number))
     if resolved.rollout is not None:
         rollouts, shadows = parts.registry.rollouts, parts.shadows
         asked = partial(asked_prompt, admission, request)

@@ -17,7 +17,7 @@ WINDOW = 1000
 ARMS = ("stable", "candidate", "shadow")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RequestOutcome:
     """Of one request. refused: the engine could not load the version. seconds: from arrival to end."""
 

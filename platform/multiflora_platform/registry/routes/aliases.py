@@ -16,10 +16,11 @@ from multiflora_platform.registry.routes.access import actor_for, changeable, re
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.answers import Alias, AliasHistory, AliasPage
 from multiflora_platform.registry.schemas.bodies import AliasTarget
+from multiflora_platform.registry.schemas.splits import SplitObserved
 from multiflora_platform.registry.snapshot.listing import alias_view
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import LAST_ID, encode_token, row_id
-from multiflora_platform.web.resources import answers, compressed, resource
+from multiflora_platform.web.resources import answers, compressed, rendered, resource
 
 router = APIRouter(tags=["aliases"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -38,6 +39,13 @@ async def get_alias(request: Request, principal: AnyKey, name: str, alias: str) 
     """With its ETag, which a change must bring as If-Match."""
     readable(request, principal, name)
     return _shown(request, name, alias, 200)
+
+
+@router.get("/adapters/{name}/aliases/{alias}/split", responses=answers(SplitObserved))
+async def get_split(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
+    """How the versions of a split do, where no rollout watches it: requests, errors, latency of each."""
+    readable(request, principal, name)
+    return rendered(registry_of(request).splits.view(name, alias))
 
 
 @router.put(

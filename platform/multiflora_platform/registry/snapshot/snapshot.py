@@ -43,6 +43,15 @@ class RolloutEntry:
 
 
 @dataclass(frozen=True)
+class SplitEntry:
+    """An alias that an operator has split and no rollout watches, as it is until it moves."""
+
+    adapter: str  # the adapter's name
+    alias: str
+    revision: int  # the alias's
+
+
+@dataclass(frozen=True)
 class Resolved:
     """What `model` means for one request; made by AdapterEntry.resolve, read by the gateway."""
 
@@ -54,6 +63,7 @@ class Resolved:
     owner: str | None = None  # the adapter's tenant; None: the admins
     rollout: RolloutEntry | None = None  # of the alias; the gateway reports the request's outcome to it
     base_digest: str = ""  # of the base model that the version belongs to
+    split: SplitEntry | None = None  # of the alias; the gateway reports the request's outcome to it, too
 
     @property
     def kv_reach(self) -> KvReach:
@@ -106,6 +116,10 @@ class AliasEntry:
     def _is_split(self) -> bool:
         return len(set(self.layout)) > 1
 
+    def split_of(self, adapter: str) -> SplitEntry | None:
+        """adapter: its adapter's name. None where it means one version, or a rollout watches it."""
+        return SplitEntry(adapter, self.name, self.revision) if self._is_split and self.rollout is None else None
+
     def version_for(self, user: str | None) -> int:
         """Sticky by user; without one, drawn anew."""
         if not self._is_split:
@@ -143,16 +157,18 @@ class AdapterEntry:
         """selector: an alias or a version's number without leading zeros."""
         if selector.isascii() and selector.isdecimal():
             number = int(selector) if len(selector) < 10 and selector[0] != "0" else 0
-            alias = rollout = None
+            alias = rollout = split = None
         else:
             entry = self.aliases.get(selector)
             if entry is None:
                 return None
             number, alias, rollout = entry.version_for(user), selector, entry.rollout
+            split = entry.split_of(self.name)
         digest = self.digests.get(number)
         if not digest:
             return None
-        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner, rollout, self.bases[number])
+        shape, base = self.shapes[number], self.bases[number]
+        return Resolved(self.name, number, digest, alias, shape, self.owner, rollout, base, split)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import { Export } from "../../components/export.js";
 import { Pairs } from "./pairs.js";
 import { Curves } from "./rollout-curves.js";
 import { StartRollout } from "./rollout-start.js";
+import { SplitArms } from "./split-arms.js";
 
 export function Rollout({ adapter, alias, api, path, mine, onChange }) {
   const [starting, setStarting] = useState(false);
@@ -20,6 +21,7 @@ export function Rollout({ adapter, alias, api, path, mine, onChange }) {
   const changed = () => { rollouts.reload(); onChange(); };
   const candidates = adapter.ready_versions.filter((version) => version !== alias.version);
   return html`<div class="stack tight">
+    ${!running && alias.split && html`<${SplitArms} adapter=${adapter} alias=${alias} path=${path} />`}
     ${newest && html`<${Observed} rollout=${newest} path=${path} mine=${mine && running} onChange=${changed}><${Pairs} rollout=${newest} path=${path} adapter=${adapter} api=${api} mine=${mine} /><//>`}
     ${mine && !running && alias.version && candidates.length > 0 && html`<div><button class="button small" onClick=${() => setStarting(true)}>Start a watched rollout…</button></div>`}
     ${starting && html`<${StartRollout} candidates=${candidates} alias=${alias} path=${path} onClose=${() => setStarting(false)} onChange=${changed} />`}
