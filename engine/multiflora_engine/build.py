@@ -185,7 +185,7 @@ def assemble_engine(
         model=model,
         weights=weights,
         base=base,
-        ready=ready_report(config, model, weights, pool, device_side),
+        ready=ready_report(config, model, weights, pool, device_side, base.digest),
         grammars=grammars,
         offloading=offloading,
     )

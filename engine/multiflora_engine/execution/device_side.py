@@ -87,7 +87,7 @@ def build_device_side(
 
 
 def ready_report(
-    config: EngineConfig, model: ModelConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide
+    config: EngineConfig, model: ModelConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide, base_digest: str
 ) -> Ready:
     """What the engine announces of itself: sizes as they were chosen on this machine."""
     return Ready(
@@ -102,4 +102,5 @@ def ready_report(
         kv_bytes=side.cache.num_bytes,
         weight_bytes=weights.num_bytes,
         why_keys_stay=why_keys_stay(model),
+        base_digest=base_digest,
     )

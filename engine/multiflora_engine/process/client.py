@@ -1,6 +1,6 @@
-"""The gateway's end of the line to the engine process: requests out, token deltas in. asyncio, torch-free.
+"""A gateway's side of one engine: requests out, token deltas in. asyncio, torch-free.
 
-Knows messages and streams; not how the process is started, watched or restarted (that is the supervisor's).
+Knows messages and streams; not how the engine is started, watched, found or reached again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 import msgspec
-import zmq
 
 from multiflora_engine.process.cache_followers import CacheFollowers
+from multiflora_engine.process.line import Line
 from multiflora_engine.process.token_stream import TokenStream
+from multiflora_engine.protocol.lines import EngineAddress
 from multiflora_engine.protocol.messages import (
+    PROTOCOL,
     Abort,
     AdapterCommand,
     AdapterMoves,
@@ -34,7 +36,9 @@ from multiflora_engine.protocol.messages import (
     FromEngine,
     Generate,
     Heartbeat,
+    Hello,
     LoadProgress,
+    PinnedAdapters,
     ProfileReply,
     ProfileRequest,
     Ready,
@@ -44,6 +48,7 @@ from multiflora_engine.protocol.messages import (
     Status,
     StatusRequest,
     ToEngine,
+    Welcome,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest
 
@@ -74,10 +79,12 @@ class EngineUnavailable(Exception):
 
 
 class EngineClient:
-    """One connection after another to an engine process; the supervisor connects, disconnects and hears of events.
+    """One connection after another to an engine; a supervisor, or what follows engines of other hosts, connects,
+    disconnects and hears of events.
 
-    ready: what the engine said when it began to serve; None while it does not. stats: of the latest heartbeat.
-    last_message: when the engine was last heard of, `time.monotonic()`. pinned: digests that are to stay in slots.
+    ready: what the engine said when it began to serve; None while it does not. epoch: which life of the engine that
+    was. stats: of the latest heartbeat. last_message: when the engine was last heard of, `time.monotonic()`. pinned:
+    digests that are to stay in slots, whichever gateway pinned them.
     cache_followers: who is told what the engine caches and gives up, across its lives. adapter_places: of adapters that
     are in memory there, slot or cpu, by digest; known while the cache is followed.
     is_draining: the engine ends once it has answered what it has. rescue: asked for each stream of an engine that is
@@ -87,6 +94,7 @@ class EngineClient:
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
         self.ready: Ready | None = None
+        self.epoch: int | None = None
         self.stats = EngineStats()
         self.last_message = time.monotonic()
         self.pinned: set[str] = set()
@@ -96,8 +104,7 @@ class EngineClient:
         self.rescue: Callable[[TokenStream], bool] = _no_rescue
         self.on_end: Callable[[EngineStats], None] = _no_record
         self._on_event = on_event
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._socket: zmq.Socket[bytes] | None = None
+        self._line: Line | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
         # How many requests the engine has of each adapter, by digest, and which of them has which. A stream that was
@@ -167,7 +174,7 @@ class EngineClient:
 
     @property
     def connected(self) -> bool:
-        return self._socket is not None
+        return self._line is not None
 
     @property
     def in_flight(self) -> int:
@@ -182,20 +189,20 @@ class EngineClient:
     def abort(self, request_id: str) -> None:
         if self._streams.pop(request_id, None) is not None:
             self._note_left(request_id)
-            if self._socket is not None:
+            if self._line is not None:
                 self._abort_soon(request_id)
 
     def end_sequence(self, request_id: str, index: int) -> None:
-        if request_id in self._streams and self._socket is not None:
+        if request_id in self._streams and self._line is not None:
             self.send(EndSequence(request_id, index))
 
     def abort_later(self, request_id: str) -> None:
         """For a stream that was dropped: the garbage collector calls from anywhere, even with the loop gone."""
-        if self._socket is not None and self._loop is not None and not self._loop.is_closed():
+        if self._line is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._abort_dropped, request_id)
 
     def _abort_dropped(self, request_id: str) -> None:
-        if self._socket is not None and request_id not in self._streams:
+        if self._line is not None and request_id not in self._streams:
             self._note_left(request_id)
             self._abort_soon(request_id)
 
@@ -206,36 +213,29 @@ class EngineClient:
 
     def _send_aborts(self) -> None:
         aborted, self._aborted = self._aborted, []
-        if self._socket is not None:
+        if self._line is not None:
             self.send(Abort(aborted))
 
     # ---- what the supervisor calls
 
-    def connect(self, path: str) -> None:
-        """To an engine that listens, or will, on the unix socket path. Needs a running event loop.
-
-        The side that connects may send before the other is there: messages wait for it.
-        """
-        assert self._socket is None, "disconnect first"
+    def connect(self, address: str | EngineAddress, on_cut: Callable[[], None] = lambda: None) -> None:
+        """To an engine that listens, or will: on the unix socket of that path, or on another host. Needs a running
+        event loop. on_cut: of an engine elsewhere, its connection is lost, and this one is of no use any more."""
+        assert self._line is None, "disconnect first"
         self.is_draining = False
         self._loop = asyncio.get_running_loop()
-        self._context = zmq.Context(1)
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.set_hwm(0)
-        self._socket.reconnect_ivl = 10
-        self._socket.connect(f"ipc://{path}")
+        self._line = Line(address, self._receive, on_cut)
         self.last_message = time.monotonic()
-        self._loop.add_reader(self._socket.fileno(), self._receive)
+        self.send(Hello(PROTOCOL))
 
     def disconnect(self, failure: EngineFailure) -> None:
         """Ends the connection; every stream and call ends with the failure at once."""
         self.ready = None
         self.on_end(self.stats)
         self.stats = EngineStats()
-        if self._socket is not None and self._loop is not None and self._context is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._context.destroy(linger=0)
-        self._socket = self._context = None
+        if self._line is not None:
+            self._line.close()
+        self._line = None
         self.cache_followers.end()
         self.adapter_places.clear()
         owed = list(self._streams.values())
@@ -251,16 +251,8 @@ class EngineClient:
         self._calls.clear()
 
     def send(self, message: ToEngine) -> None:
-        assert self._socket is not None, "connect first"
-        self._socket.send(self._encode(message), zmq.NOBLOCK)
-        # Sending may swallow the edge that announces incoming messages; look for them ourselves.
-        if self._loop is not None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._loop.call_soon(self._receive)
-
-    def pin_again(self) -> None:
-        """After a restart: the pins of before. No call waits for the answers."""
-        for digest in sorted(self.pinned):
-            self.send(AdapterCommand(next(self._call_ids), "pin", digest))
+        assert self._line is not None, "connect first"
+        self._line.send(self._encode(message))
 
     # ---- inside
 
@@ -296,12 +288,8 @@ class EngineClient:
             self._calls.pop(message.call_id, None)
 
     def _receive(self) -> None:
-        """Takes everything that has arrived; the descriptor announces only the first."""
-        while self._socket is not None:
-            try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        """Takes everything that has arrived."""
+        while self._line is not None and (frame := self._line.receive()) is not None:
             try:
                 message = self._decode(frame)
             except msgspec.DecodeError as error:
@@ -328,14 +316,26 @@ class EngineClient:
                 call = self._calls.get(message.call_id)
                 if call is not None and not call.done():
                     call.set_result(message)
-            case Ready():
-                self.ready = message
-                self.cache_followers.begin()
-                self._on_event(message)
+            case Welcome():
+                self._begin(message)
+            case PinnedAdapters(digests):
+                self.pinned = set(digests)
             case Draining():
                 self.is_draining = True
             case LoadProgress() | Fatal():
                 self._on_event(message)
+
+    def _begin(self, welcome: Welcome) -> None:
+        """The engine serves. One that lived on while the line was cut says what is pinned; a new one knows of none, and
+        gets the pins of before: no call waits for the answers."""
+        is_new, self.epoch = welcome.epoch != self.epoch, welcome.epoch
+        self.ready = welcome.ready
+        before, self.pinned = self.pinned, set(welcome.pins)
+        for digest in sorted(before - self.pinned) if is_new else ():
+            self.pinned.add(digest)
+            self.send(AdapterCommand(next(self._call_ids), "pin", digest))
+        self.cache_followers.begin()
+        self._on_event(welcome.ready)
 
     def _note_places(self, places: dict[str, str], is_all: bool) -> None:
         if is_all:

@@ -1,6 +1,7 @@
 """The loop around `Engine.step`: requests and commands in, deltas, answers and heartbeats out, asleep when idle.
 
-Knows neither models nor sockets' details nor signals.
+Several gateways may be connected: each is sent what it asked for, all are told how the engine is. Knows neither models
+nor sockets' details nor signals.
 """
 
 from __future__ import annotations
@@ -9,37 +10,40 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
+import msgspec
+
+from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.process.lifetime import ProcessLifetime
-from multiflora_engine.process.socket import EngineSocket
+from multiflora_engine.process.owed import Answer, Owed
+from multiflora_engine.process.served import Served
+from multiflora_engine.process.socket import EngineSocket, Peer
 from multiflora_engine.profiling.profiler import AlreadyRecording, Profiler
-from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
     AdapterMoves,
+    AdapterResult,
     CacheChanges,
     CacheReply,
     CacheRequest,
     Deltas,
     Draining,
     EndSequence,
-    EngineStats,
     FollowCache,
     Generate,
     Heartbeat,
+    Hello,
+    PinnedAdapters,
     ProfileReply,
     ProfileRequest,
-    Ready,
     Shutdown,
     SlotHistory,
     SlotHistoryRequest,
-    Start,
     Status,
     StatusRequest,
     ToEngine,
+    Welcome,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.config import QueueFull
@@ -51,61 +55,8 @@ _RECEIVING_SECONDS = 0.02  # of a flood of messages, before those who wait for a
 _WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive, or for the cache's thread
 
 
-class FollowedCache(Protocol):
-    """`ChangeLog`, as the loop uses it."""
-
-    is_on: bool
-
-    def turn(self, on: bool) -> None: ...
-    def take(self) -> list[CacheChange]: ...
-
-
-class AdministeredCache(Protocol):
-    """`CacheAdmin`, as the loop uses it."""
-
-    is_waiting: bool
-
-    @property
-    def has_work(self) -> bool: ...
-    @property
-    def changes(self) -> FollowedCache: ...
-    def submit(self, request: CacheRequest) -> None: ...
-    def advance(self) -> list[CacheReply]: ...
-
-
-class StepEngine(Protocol):
-    """`Engine`, as the loop uses it."""
-
-    @property
-    def has_work(self) -> bool: ...
-    @property
-    def is_stalled(self) -> bool: ...
-    def add_request(self, request: GenerateRequest) -> None: ...
-    def abort(self, request_id: str, index: int | None = None) -> None: ...
-    def step(self) -> list[TokenDelta]: ...
-    def stats(self) -> EngineStats: ...
-    @property
-    def cache_admin(self) -> AdministeredCache: ...
-
-
-class Served(Protocol):
-    """What `build` returns: an engine, its adapters, and what it announces of itself."""
-
-    @property
-    def engine(self) -> StepEngine: ...
-    @property
-    def residency(self) -> ManagedAdapters: ...
-    @property
-    def ready(self) -> Ready: ...
-    def probe(self, slot: int) -> float: ...
-    def call_between_layers(self, callback: Callable[[], None]) -> None: ...
-    def finish(self) -> None:
-        """The process ends: what was to be written behind the steps is written, in seconds."""
-        ...
-
-
 class StepLoop:
-    """Receive, step, send, until the supervisor asks for the end or is gone.
+    """Receive, step, send, until the starter asks for the end or is gone.
 
     collect: told after each turn whether there are no requests.
     """
@@ -124,8 +75,11 @@ class StepLoop:
         self._commands = AdapterCommands(served.residency, served.probe)
         self._socket = socket
         self._lifetime = lifetime
+        self._ready = served.ready
+        self._epoch = int(time.time() * 1000)
+        self._owed = Owed()
+        self._pins: list[str] = []
         self._shutdown = False
-        self._following = 0
         self._is_draining = False
         self._next_heartbeat = 0.0
         # Of requests that were not taken in, since the last deltas were sent.
@@ -136,6 +90,8 @@ class StepLoop:
         served.call_between_layers(self._heartbeat)
 
     def run(self) -> None:
+        for peer in self._socket.peers:
+            self._welcome(peer)
         # Shutdown ends the loop at once; after SIGTERM the requests that are here are finished first.
         while not self._shutdown and not (self._lifetime.stop_requested and not self._engine.has_work):
             self._announce_end()
@@ -148,63 +104,81 @@ class StepLoop:
             else:
                 # `Engine.step` does this itself; without requests, adapters that an operator loads have to move, too.
                 self._residency.poll()
-            for result in self._commands.advance():
-                self._socket.send(result)
+            self._send_results(self._commands.advance())
             replies = self._cache.advance()
             self._send_changes()
             for reply in replies:
-                self._socket.send(reply)
+                self._send_reply(reply)
             self._send_profile()
             self._heartbeat()
+            self._forget_gone()
             self._collect(not self._engine.has_work)
             self._rest()
 
     def _announce_end(self) -> None:
         if self._lifetime.stop_requested and not self._is_draining:
             self._is_draining = True
-            self._socket.send(Draining("SIGTERM"))
+            self._socket.send_all(Draining("SIGTERM"))
 
     def _receive(self) -> None:
         until = time.monotonic() + _RECEIVING_SECONDS
-        while (message := self._socket.receive()) is not None:
-            self._handle(message)
+        while (received := self._socket.receive()) is not None:
+            self._handle(*received)
             if time.monotonic() >= until:
                 break
         self._send_deltas(self._refusals)
         self._refusals = []
 
-    def _handle(self, message: ToEngine) -> None:
+    def _handle(self, peer: Peer, message: ToEngine) -> None:
         match message:
+            case Hello():
+                self._welcome(peer)
             case Generate(request):
-                self._add(request)
+                self._add(peer, request)
             case Abort(request_ids):
                 for request_id in request_ids:
-                    self._engine.abort(request_id)
+                    self._abort(peer, request_id)
             case EndSequence(request_id, index):
-                self._engine.abort(request_id, index)
+                self._abort(peer, request_id, index)
             case AdapterCommand():
-                result = self._commands.submit(message)
+                result = self._commands.submit(self._owed.call(peer, message))
                 if result is not None:
-                    self._socket.send(result)
+                    self._send_results([result])
             case StatusRequest(call_id):
-                self._socket.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
+                adapters = self._residency.snapshot()
+                self._socket.send(peer, Status(call_id, os.getpid(), self._engine.stats(), adapters))
             case CacheRequest():
-                self._cache.submit(message)
+                self._cache.submit(self._owed.call(peer, message))
             case FollowCache(following):
-                self._following = following
-                self._cache.changes.turn(bool(following))
-                if following:
-                    self._send_adapters()
+                self._follow(peer, following)
             case SlotHistoryRequest(call_id):
-                self._socket.send(SlotHistory(call_id, self._residency.history()))
+                self._socket.send(peer, SlotHistory(call_id, self._residency.history()))
             case ProfileRequest():
-                self._start_profile(message)
+                self._start_profile(peer, message)
             case Shutdown():
-                self._shutdown = True
-            case Start():
-                _log.error("Ignored a second start message")
+                # Gateways come and go; whoever started the engine ends it.
+                self._shutdown = self._shutdown or peer.is_starter
 
-    def _add(self, request: GenerateRequest) -> None:
+    def _welcome(self, peer: Peer) -> None:
+        self._socket.send(peer, Welcome(self._epoch, self._ready, self._pins))
+        if self._is_draining:
+            self._socket.send(peer, Draining("SIGTERM"))
+
+    def _forget_gone(self) -> None:
+        """What was asked for by gateways that are gone is computed for no one."""
+        for peer in self._socket.take_gone():
+            for request_id in self._owed.forget(peer):
+                self._engine.abort(request_id)
+            if peer.following:
+                self._follow(peer, 0)
+
+    def _add(self, peer: Peer, request: GenerateRequest) -> None:
+        try:
+            self._owed.begin(peer, request)
+        except ValueError as error:
+            # To this peer alone: the id is another's.
+            self._socket.send(peer, Deltas(_refusal(request, EngineFailure("invalid_request", str(error)))))
+            return
         try:
             self._engine.add_request(request)
         except QueueFull as error:
@@ -217,47 +191,78 @@ class StepLoop:
             self._refuse(request, EngineFailure("internal_error", f"the engine refused it: {type(error).__name__}"))
 
     def _refuse(self, request: GenerateRequest, failure: EngineFailure) -> None:
-        self._refusals += [
-            TokenDelta(request_id=request.id, index=index, finish_reason="error", failure=failure)
-            for index in range(request.params.num_sequences)
-        ]
+        self._refusals += _refusal(request, failure)
+
+    def _abort(self, peer: Peer, request_id: str, index: int | None = None) -> None:
+        if self._owed.has(peer, request_id):
+            self._engine.abort(request_id, index)
+            self._owed.end(request_id, index)
 
     def _send_deltas(self, deltas: list[TokenDelta]) -> None:
-        if deltas:
-            self._socket.send(Deltas(deltas))
+        for peer, own in self._owed.delivered(deltas).items():
+            self._socket.send(peer, Deltas(own))
+
+    def _send_answer(self, answer: Answer) -> None:
+        self._socket.send(*self._owed.answer(answer))
+
+    def _send_results(self, results: list[AdapterResult]) -> None:
+        """Of commands that have ended; all are told which adapters are pinned now."""
+        for result in results:
+            self._send_answer(result)
+        if results:
+            pins = [report.digest for report in self._residency.snapshot() if report.pinned]
+            if pins != self._pins:
+                self._pins = pins
+                self._socket.send_all(PinnedAdapters(pins))
+
+    def _send_reply(self, reply: CacheReply) -> None:
+        peer, own = self._owed.answer(reply)
+        # Each counts the changes that it was told of.
+        self._socket.send(peer, msgspec.structs.replace(own, at=max(0, own.at - peer.changes_before)))
 
     def _send_changes(self) -> None:
-        """To a gateway that follows: what is cached and given up, and adapters that came to another place."""
-        if self._cache.changes.is_on and (changes := self._cache.changes.take()):
-            self._socket.send(CacheChanges(self._following, changes))
-        if (moves := self._residency.take_moves()) and self._following:
-            self._socket.send(AdapterMoves(moves))
+        """To gateways that follow: what is cached and given up, and adapters that came to another place."""
+        changes = self._cache.changes.take() if self._cache.changes.is_on else []
+        moves = self._residency.take_moves()
+        for peer in self._socket.peers if changes or moves else ():
+            if peer.following:
+                if changes:
+                    self._socket.send(peer, CacheChanges(peer.following, changes))
+                if moves:
+                    self._socket.send(peer, AdapterMoves(moves))
 
-    def _send_adapters(self) -> None:
-        """All that are in memory; later moves go on from there."""
-        self._residency.take_moves()
-        places = {one.digest: one.residency for one in self._residency.snapshot() if one.residency != "disk"}
-        self._socket.send(AdapterMoves(places, is_all=True))
+    def _follow(self, peer: Peer, following: int) -> None:
+        """What has changed is told to the others first, so that the peer's following begins with now: with all
+        adapters that are in memory; what is cached by now it asks for."""
+        self._send_changes()
+        peer.following = following
+        is_followed = any(one.following for one in self._socket.peers)
+        if is_followed != self._cache.changes.is_on:
+            self._cache.changes.turn(is_followed)
+        peer.changes_before = self._cache.changes.count
+        if following:
+            places = {one.digest: one.residency for one in self._residency.snapshot() if one.residency != "disk"}
+            self._socket.send(peer, AdapterMoves(places, is_all=True))
 
-    def _start_profile(self, request: ProfileRequest) -> None:
+    def _start_profile(self, peer: Peer, request: ProfileRequest) -> None:
         try:
             self._profiler.start(request.kind, request.seconds)
         except AlreadyRecording:
             error = "A profile of this engine is being recorded already; try again when it has ended."
-            self._socket.send(ProfileReply(request.call_id, error))
+            self._socket.send(peer, ProfileReply(request.call_id, error))
         else:
-            self._profiled_for = request.call_id
+            self._profiled_for = self._owed.call(peer, request).call_id
 
     def _send_profile(self) -> None:
         if (profile := self._profiler.take()) is not None:
-            self._socket.send(ProfileReply(self._profiled_for, profile.error, profile.trace))
+            self._send_answer(ProfileReply(self._profiled_for, profile.error, profile.trace))
 
     def _heartbeat(self) -> None:
         now = time.monotonic()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
             self._shutdown = self._shutdown or self._lifetime.orphaned
-            self._socket.send(Heartbeat(self._engine.stats()))
+            self._socket.send_all(Heartbeat(self._engine.stats()))
 
     def _rest(self) -> None:
         """Not at all while there is work to do; briefly while something is loading; else until the next heartbeat."""
@@ -270,3 +275,10 @@ class StepLoop:
         elif not self._shutdown and not self._lifetime.stop_requested:
             # Rounded up: rounded down, the loop would wake before the heartbeat is due and spin until it is.
             self._socket.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)
+
+
+def _refusal(request: GenerateRequest, failure: EngineFailure) -> list[TokenDelta]:
+    return [
+        TokenDelta(request_id=request.id, index=index, finish_reason="error", failure=failure)
+        for index in range(request.params.num_sequences)
+    ]

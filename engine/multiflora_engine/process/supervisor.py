@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from multiflora_engine.process.client import EngineClient, Event
 from multiflora_engine.process.liveness import WorkMeter
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.lines import EngineStart, Listen
 from multiflora_engine.protocol.messages import (
     Fatal,
     LoadProgress,
     Ready,
     Shutdown,
-    Start,
 )
 from multiflora_engine.protocol.requests import EngineFailure
 
@@ -71,8 +73,8 @@ class EngineFailed(Exception):
 class EngineSupervisor:
     """state: starting, ready, restarting, failed (see `failure`) or stopped. pid: of the running process.
 
-    on_progress hears of loading, each time the engine starts. command: the engine's program, to which the path of the
-    socket is appended. variables: of its environment, beside ours.
+    on_progress hears of loading, each time the engine starts. command: the engine's program, which reads an
+    EngineStart. variables: of its environment, beside ours. listen: where gateways reach it from other hosts.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class EngineSupervisor:
         on_progress: Callable[[LoadProgress], None] = lambda progress: None,
         command: Sequence[str] = _COMMAND,
         variables: Mapping[str, str] = _NO_VARIABLES,
+        listen: Listen | None = None,
     ) -> None:
         self.client = EngineClient(self._on_event)
         self.state: State = "starting"
@@ -94,6 +97,7 @@ class EngineSupervisor:
         self._on_progress = on_progress
         self._command = command
         self._variables = variables
+        self._listen = listen
         self._ready_at = 0.0
         self._stopping = False
         self._settled = asyncio.Event()
@@ -167,7 +171,6 @@ class EngineSupervisor:
         self.client.connect(path)
         process, lifeline = self._spawn(path)
         try:
-            self.client.send(Start(self._config))
             cause = await self._watch(process)
         finally:
             self.pid = None
@@ -186,13 +189,17 @@ class EngineSupervisor:
         """
         lifeline, held = os.pipe()
         try:
-            process = subprocess.Popen(
-                [*self._command, path],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[held],
-                start_new_session=True,
-                env=_environment({**os.environ, **self._variables}),
-            )
+            with tempfile.TemporaryFile() as start:
+                # A file without a name: keys stand in neither arguments nor environment, and no pipe fills up.
+                start.write(msgspec.msgpack.encode(EngineStart(self._config, path, self._listen)))
+                start.seek(0)
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=start,
+                    pass_fds=[held],
+                    start_new_session=True,
+                    env=_environment({**os.environ, **self._variables}),
+                )
         finally:
             os.close(held)
         self._died.clear()
@@ -240,8 +247,6 @@ class EngineSupervisor:
                 self.failure = event
             case Ready():
                 self._ready_at = time.monotonic()
-                # A new process knows of no pins.
-                self.client.pin_again()
                 self._settle("ready")
 
     def _settle(self, state: State) -> None:

@@ -1,6 +1,6 @@
-"""Messages between the gateway and the engine process: msgpack over ZeroMQ, a tagged union each way. Torch-free.
+"""Messages between gateways and an engine process: msgpack over ZeroMQ, a tagged union each way. Torch-free.
 
-Both ends belong to one release, so the tags carry no version.
+Both ends speak one PROTOCOL, so the tags carry no version.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ from __future__ import annotations
 import msgspec
 
 from multiflora_engine.protocol.cache_change import CacheChange
-from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.traced_request import TracedRequest
 
+PROTOCOL = 1
+"""Counted up with each release that changes a message. An engine and a gateway of different ones do not talk."""
+
 # ---- gateway -> engine
 
 
-class Start(msgspec.Struct, frozen=True, tag="start"):
-    """First message: load the model and begin."""
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First message of every connection, answered by Welcome once the engine serves; what comes before is ignored."""
 
-    config: EngineConfig
+    protocol: int
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
@@ -93,7 +95,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
 
 
 ToEngine = (
-    Start
+    Hello
     | Generate
     | Abort
     | EndSequence
@@ -118,8 +120,8 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
     total: int
 
 
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The engine serves. Filled by `ready_report` with the sizes that were chosen on this machine."""
+class Ready(msgspec.Struct, frozen=True):
+    """What the engine serves with. Filled by `ready_report` with the sizes that were chosen on this machine."""
 
     # As torch names it.
     device: str
@@ -142,6 +144,24 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     weight_bytes: int
     # Why cached keys cannot be moved to another place in a prompt; None: they can.
     why_keys_stay: str | None = None
+    # Of the base model's weights and configuration.
+    base_digest: str = ""
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """The answer to Hello, and the first message that a gateway gets of an engine that serves."""
+
+    # Which life of the engine this is: Unix milliseconds of its start. What an earlier one had cached is lost.
+    epoch: int
+    ready: Ready
+    # Digests of the adapters that are pinned, whichever gateway pinned them.
+    pins: list[str]
+
+
+class PinnedAdapters(msgspec.Struct, frozen=True, tag="pinned"):
+    """All that are pinned now, after one was pinned or unpinned by another gateway."""
+
+    digests: list[str]
 
 
 class Deltas(msgspec.Struct, frozen=True, tag="deltas"):
@@ -375,7 +395,8 @@ class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
 
 FromEngine = (
     LoadProgress
-    | Ready
+    | Welcome
+    | PinnedAdapters
     | Deltas
     | AdapterResult
     | Status

@@ -21,7 +21,7 @@ from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailab
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.main import Progress, serve
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
+from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport, SlotEvent
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.config import QueueFull
 
@@ -138,6 +138,9 @@ class FakeResidency:
     def pending_placements(self) -> list[str]:
         return []
 
+    def history(self) -> list[SlotEvent]:
+        return []
+
     def take_moves(self) -> dict[str, str]:
         return {}
 
@@ -192,4 +195,4 @@ def build(config: EngineConfig, progress: Progress) -> FakeServed:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1], build))
+    sys.exit(serve(sys.stdin.buffer, build))

@@ -13,14 +13,17 @@ import zmq
 from multiflora_engine.process.client import EngineClient, EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
+    PROTOCOL,
     Abort,
     AdapterCommand,
     Deltas,
     EndSequence,
     FromEngine,
     Generate,
+    Hello,
     Ready,
     ToEngine,
+    Welcome,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -58,9 +61,8 @@ async def line(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     heard = asyncio.Event()
     client, engine = EngineClient(lambda event: heard.set()), Engine(path)
     client.connect(path)
-    client.send(Abort([]))
-    await engine.receive()
-    engine.send(Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1))
+    assert await engine.receive() == Hello(PROTOCOL)
+    engine.send(Welcome(7, Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1), []))
     await heard.wait()
     assert client.ready is not None
     yield client, engine

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import psutil
@@ -17,7 +19,9 @@ import pytest
 import zmq
 
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.lines import EngineStart
 from multiflora_engine.protocol.messages import (
+    PROTOCOL,
     AdapterCommand,
     AdapterResult,
     Deltas,
@@ -25,13 +29,13 @@ from multiflora_engine.protocol.messages import (
     FromEngine,
     Generate,
     Heartbeat,
+    Hello,
     LoadProgress,
-    Ready,
     Shutdown,
-    Start,
     Status,
     StatusRequest,
     ToEngine,
+    Welcome,
 )
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -41,7 +45,7 @@ PARENT = "import subprocess, sys, time; p = subprocess.Popen(sys.argv[1:]); prin
 
 
 class Peer:
-    """A process and the socket to it."""
+    """The starter of a process, and its line to it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "s")
@@ -51,9 +55,19 @@ class Peer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def spawn(self, model: str = "fine") -> subprocess.Popen[bytes]:
-        self.process = subprocess.Popen([sys.executable, FAKE, self.path])
-        self.send(Start(EngineConfig(model_path=model, artifact_root="")))
+        with self.start(model) as start:
+            self.process = subprocess.Popen([sys.executable, FAKE], stdin=start)
+        self.send(Hello(PROTOCOL))
         return self.process
+
+    @contextmanager
+    def start(self, model: str = "fine") -> Iterator[IO[bytes]]:
+        """What the process reads."""
+        with tempfile.TemporaryFile() as file:
+            config = EngineConfig(model_path=model, artifact_root="")
+            file.write(msgspec.msgpack.encode(EngineStart(config, self.path)))
+            file.seek(0)
+            yield file
 
     def send(self, message: ToEngine) -> None:
         self.send_bytes(msgspec.msgpack.encode(message))
@@ -100,7 +114,7 @@ def _is_gone(pid: int, seconds: float = 60.0) -> bool:
 def test_it_says_how_loading_goes_and_then_that_it_is_ready(peer: Peer) -> None:
     process = peer.spawn()
     assert peer.expect(LoadProgress) == LoadProgress("weights", 1, 2)
-    assert isinstance(peer.expect(Ready), Ready)
+    assert peer.expect(Welcome).ready.num_blocks == 64
     peer.send(StatusRequest(5))
     status = peer.expect(Status)
     assert (status.call_id, status.pid) == (5, process.pid)
@@ -111,7 +125,7 @@ def test_it_says_how_loading_goes_and_then_that_it_is_ready(peer: Peer) -> None:
 @pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x81", msgspec.msgpack.encode({"type": "x"}), b"\x80\x04K\x01."])
 def test_a_message_that_cannot_be_decoded_is_dropped(peer: Peer, frame: bytes) -> None:
     peer.spawn()
-    peer.expect(Ready)
+    peer.expect(Welcome)
     peer.send(_request("before", max_tokens=30))
     peer.send_bytes(frame)
     tokens = [peer.expect(Deltas).deltas[0].token_ids[0] for _ in range(30)]
@@ -120,7 +134,7 @@ def test_a_message_that_cannot_be_decoded_is_dropped(peer: Peer, frame: bytes) -
 
 def test_it_sends_a_heartbeat_a_second_and_costs_nothing_when_idle(peer: Peer) -> None:
     process = peer.spawn()
-    peer.expect(Ready)
+    peer.expect(Welcome)
     peer.expect(Heartbeat)
     before, began = psutil.Process(process.pid).cpu_times(), time.monotonic()
     peer.expect(Heartbeat)
@@ -143,7 +157,7 @@ def test_it_answers_at_once_when_idle(peer: Peer) -> None:
 
 def test_a_waiting_adapter_command_does_not_hold_up_others(peer: Peer) -> None:
     peer.spawn()
-    peer.expect(Ready)
+    peer.expect(Welcome)
     peer.send(AdapterCommand(1, "load", "digest"))
     peer.send(AdapterCommand(2, "load", "broken"))
     assert [peer.expect(AdapterResult) for _ in range(2)] == [AdapterResult(2, "its file is gone"), AdapterResult(1)]
@@ -151,7 +165,7 @@ def test_a_waiting_adapter_command_does_not_hold_up_others(peer: Peer) -> None:
 
 def test_ctrl_c_is_left_to_the_parent(peer: Peer) -> None:
     process = peer.spawn()
-    peer.expect(Ready)
+    peer.expect(Welcome)
     process.send_signal(signal.SIGINT)
     peer.send(_request("after"))
     assert peer.expect(Deltas).deltas[0].token_ids == [11]
@@ -159,7 +173,7 @@ def test_ctrl_c_is_left_to_the_parent(peer: Peer) -> None:
 
 def test_sigterm_lets_running_requests_finish(peer: Peer) -> None:
     process = peer.spawn()
-    peer.expect(Ready)
+    peer.expect(Welcome)
     peer.send(_request("running", max_tokens=20))
     first = peer.expect(Deltas)
     process.send_signal(signal.SIGTERM)
@@ -187,12 +201,15 @@ def test_its_last_words_and_exit_status_tell_whose_fault_it_was(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it takes a heartbeat longer")
 def test_it_dies_with_its_parent(peer: Peer) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, sys.executable, FAKE, peer.path], stdout=subprocess.PIPE)
+    with peer.start() as start:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, sys.executable, FAKE], stdin=start, stdout=subprocess.PIPE
+        )
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
-    peer.send(Start(EngineConfig(model_path="fine", artifact_root="")))
-    peer.expect(Ready)
+    peer.send(Hello(PROTOCOL))
+    peer.expect(Welcome)
     peer.send(_request("endless", max_tokens=100_000))
     peer.expect(Deltas)
     parent.kill()

@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from multiflora_engine.process.lifetime import ProcessLifetime
-from multiflora_engine.process.socket import EngineSocket
-from multiflora_engine.process.step_loop import Served, StepLoop
+from multiflora_engine.process.served import Served
+from multiflora_engine.process.socket import EngineSocket, Peer
+from multiflora_engine.process.step_loop import StepLoop
 from multiflora_engine.profiling import profiler
 from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
@@ -37,29 +38,60 @@ from multiflora_engine.protocol.messages import (
     ResidencyReport,
     Shutdown,
     ToEngine,
+    Welcome,
 )
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.config import QueueFull
 
+STARTER, GATEWAY, OTHER = (Peer(cast(Any, None), name, name == b"starter") for name in (b"starter", b"one", b"other"))
+From = tuple[Peer, ToEngine]
+
 
 @dataclass
 class ScriptedLine:
-    """Delivers one message a round, then Shutdown; keeps what is sent and how long the loop rests."""
+    """Delivers one message a round, then Shutdown; keeps what is sent and how long the loop rests.
 
-    script: deque[ToEngine]
+    script: what is not From a gateway is from the starter, to whom `sent` was sent; sent_to: what went to others. gone:
+    are found to be so when tokens are sent to them.
+    """
+
+    script: deque[ToEngine | From]
     sent: list[FromEngine] = field(default_factory=list)
+    sent_to: dict[Peer, list[FromEngine]] = field(default_factory=lambda: {GATEWAY: [], OTHER: []})
     rests: list[int] = field(default_factory=list)
     is_next: bool = True
+    gone: list[Peer] = field(default_factory=list)
+    found: list[Peer] = field(default_factory=list)
+    taken: list[Peer] = field(default_factory=list)
 
-    def receive(self) -> ToEngine | None:
+    @property
+    def peers(self) -> list[Peer]:
+        return [peer for peer in (STARTER, GATEWAY, OTHER) if peer not in self.found]
+
+    def receive(self) -> From | None:
         self.is_next = not self.is_next
-        if self.is_next:
-            return None
-        return self.script.popleft() if self.script else Shutdown()
+        return None if self.is_next else self.next()
 
-    def send(self, message: FromEngine) -> None:
-        self.sent.append(message)
+    def next(self) -> From:
+        message = self.script.popleft() if self.script else Shutdown()
+        return message if isinstance(message, tuple) else (STARTER, message)
+
+    def send(self, peer: Peer, message: FromEngine) -> None:
+        if peer in self.gone and isinstance(message, Deltas):
+            self.gone.remove(peer)
+            self.found.append(peer)
+        if peer not in self.found:
+            self.sent_to.get(peer, self.sent).append(message)
+
+    def send_all(self, message: FromEngine) -> None:
+        for peer in self.peers:
+            self.send(peer, message)
+
+    def take_gone(self) -> list[Peer]:
+        taken = [peer for peer in self.found if peer not in self.taken]
+        self.taken += taken
+        return taken
 
     def wait(self, milliseconds: int) -> None:
         self.rests.append(milliseconds)
@@ -70,6 +102,7 @@ class ScriptedChanges:
     """ScriptedEngine adds one in each step."""
 
     is_on: bool = False
+    count: int = 0
     pending: list[CacheChange] = field(default_factory=list)
 
     def turn(self, on: bool) -> None:
@@ -77,6 +110,7 @@ class ScriptedChanges:
 
     def take(self) -> list[CacheChange]:
         taken, self.pending = self.pending, []
+        self.count += len(taken)
         return taken
 
 
@@ -172,9 +206,14 @@ class ScriptedResidency:
 
 
 def run(
-    *script: ToEngine, engine: ScriptedEngine | None = None, kind: type[ScriptedLine] = ScriptedLine
+    *script: ToEngine | From,
+    engine: ScriptedEngine | None = None,
+    kind: type[ScriptedLine] = ScriptedLine,
+    gone: Peer | None = None,
 ) -> ScriptedLine:
-    line = kind(deque(script))
+    for peer in (STARTER, GATEWAY, OTHER):
+        peer.following = peer.changes_before = 0
+    line = kind(deque(script), gone=[] if gone is None else [gone])
     between: list[Callable[[], None]] = []
     served = SimpleNamespace(
         engine=engine or ScriptedEngine(),
@@ -232,8 +271,8 @@ def test_a_request_that_cannot_be_taken_in_fails_alone(
 class FullLine(ScriptedLine):
     """Delivers all that there is at once."""
 
-    def receive(self) -> ToEngine | None:
-        return self.script.popleft() if self.script else Shutdown()
+    def receive(self) -> From:
+        return self.next()
 
 
 def test_the_refused_of_a_flood_are_told_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +322,7 @@ def test_streams_do_not_rest_while_a_command_waits() -> None:
 def test_a_report_of_the_cache_takes_a_part_of_each_step_and_is_sent_when_it_is_complete() -> None:
     engine = ScriptedEngine()
     line = run(_request("r"), CacheRequest(7, "report"), *[Abort([])] * 5, engine=engine)
-    assert [type(message) for message in line.sent if not isinstance(message, Heartbeat)][:5] == [
+    assert [type(message) for message in line.sent if not isinstance(message, Welcome | Heartbeat)][:5] == [
         *[Deltas] * 4,
         CacheReply,
     ], "a step for each part"
@@ -339,7 +378,7 @@ def test_a_step_of_minutes_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) 
 class PatientLine(ScriptedLine):
     """Its Shutdown comes when two profiles were answered."""
 
-    def receive(self) -> ToEngine | None:
+    def receive(self) -> From | None:
         is_answered = sum(isinstance(message, ProfileReply) for message in self.sent) == 2
         return super().receive() if self.script or is_answered else None
 
@@ -366,3 +405,68 @@ def test_a_profile_is_answered_when_it_is_recorded_and_steps_go_on_meanwhile(mon
     assert refused.error is not None
     assert "being recorded already" in refused.error
     assert (recorded.call_id, recorded.error, recorded.trace) == (1, None, b"of 3 steps")
+
+
+def _of(line: ScriptedLine, peer: Peer, kind: type[Any]) -> list[Any]:
+    return [message for message in line.sent_to[peer] if isinstance(message, kind)]
+
+
+def _tokens(line: ScriptedLine, peer: Peer) -> set[str]:
+    return {delta.request_id for message in _of(line, peer, Deltas) for delta in message.deltas}
+
+
+def test_each_gateway_gets_its_own_tokens_and_can_end_none_of_anothers() -> None:
+    engine = ScriptedEngine()
+    script = [(GATEWAY, _request("a")), (OTHER, _request("b")), (OTHER, Abort(["a"])), (OTHER, EndSequence("a", 0))]
+    line = run(*script, *[(GATEWAY, Abort([]))] * 2, engine=engine)
+    assert (_tokens(line, GATEWAY), _tokens(line, OTHER)) == ({"a"}, {"b"})
+    assert not any(isinstance(message, Deltas) for message in line.sent)
+    assert engine.aborted == []
+    assert run(*script, (GATEWAY, Abort(["a"])), engine=engine)
+    assert engine.aborted == [("a", None)]
+
+
+def test_an_id_that_another_gateways_request_has_is_refused_to_the_later_one_alone() -> None:
+    line = run((GATEWAY, _request("same")), (OTHER, _request("same", n=2)), *[(GATEWAY, Abort([]))] * 2)
+    refused = [(d.index, d.failure.code) for message in _of(line, OTHER, Deltas) for d in message.deltas]
+    assert refused == [(0, "invalid_request"), (1, "invalid_request")]
+    assert {d.failure for message in _of(line, GATEWAY, Deltas) for d in message.deltas} == {None}
+
+
+def test_calls_of_the_same_number_are_answered_to_those_who_made_them() -> None:
+    line = run(
+        (GATEWAY, AdapterCommand(1, "load", "resident")),
+        (OTHER, CacheRequest(1, "find")),
+        (OTHER, AdapterCommand(2, "load", "cursed")),
+        *[Abort([])] * 3,
+    )
+    answers = {peer: [one for one in line.sent_to[peer] if hasattr(one, "call_id")] for peer in (GATEWAY, OTHER)}
+    assert [(type(one), one.call_id) for one in answers[GATEWAY]] == [(AdapterResult, 1)]
+    assert [(type(one), one.call_id) for one in answers[OTHER]] == [(AdapterResult, 2), (CacheReply, 1)]
+
+
+def test_what_a_gateway_asked_for_that_is_gone_is_computed_no_more() -> None:
+    engine = ScriptedEngine()
+    script = [(GATEWAY, FollowCache(4)), (GATEWAY, _request("left")), (OTHER, _request("kept")), Abort([]), Abort([])]
+    line = run(*script, engine=engine, gone=GATEWAY)
+    assert engine.aborted == [("left", None)]
+    assert not engine.cache_admin.changes.is_on, "the only one that followed is gone"
+    assert _tokens(line, OTHER) == {"kept"}
+
+
+def test_each_gateway_follows_the_cache_from_when_it_asked_to() -> None:
+    held = CacheRequest(1, "held")
+    script = [(GATEWAY, FollowCache(7)), _request("r"), Abort([]), (OTHER, FollowCache(2)), Abort([]), (OTHER, held)]
+    line = run(*script, *[Abort([])] * 4)
+    told = {peer: [c for m in _of(line, peer, CacheChanges) for c in m.changes] for peer in (GATEWAY, OTHER)}
+    assert {m.following for m in _of(line, GATEWAY, CacheChanges)} == {7}
+    assert {m.following for m in _of(line, OTHER, CacheChanges)} == {2}
+    assert 0 < len(told[OTHER]) < len(told[GATEWAY])
+    assert told[GATEWAY][-len(told[OTHER]) :] == told[OTHER], "nothing is missed, and nothing told twice"
+    assert _of(line, OTHER, AdapterMoves)[0] == AdapterMoves({"resident": "slot"}, is_all=True)
+
+
+def test_an_engine_is_ended_by_its_starter_alone() -> None:
+    engine = ScriptedEngine()
+    run((GATEWAY, Shutdown()), _request("r"), engine=engine)
+    assert engine.steps

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 from tests.engine.conftest import (
     VOCAB,
@@ -27,7 +27,7 @@ from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.process.lifetime import ProcessLifetime
-from multiflora_engine.process.socket import EngineSocket
+from multiflora_engine.process.socket import EngineSocket, Peer
 from multiflora_engine.process.step_loop import StepLoop
 from multiflora_engine.protocol.messages import EngineStats, FromEngine, ToEngine
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -49,7 +49,15 @@ class EngineLine(Line):
         super().__init__(built.ready)
         self.asked: deque[ToEngine] = deque()
         self._built = built
-        socket = SimpleNamespace(receive=self._next, send=self._hears, wait=self._rests)
+        self._peer = Peer(cast(Any, None), b"", is_starter=True)
+        socket = SimpleNamespace(
+            peers=[self._peer],
+            receive=self._next,
+            send=lambda peer, message: self._hears(message),
+            send_all=self._hears,
+            take_gone=list,
+            wait=self._rests,
+        )
         lifetime = SimpleNamespace(stop_requested=False, orphaned=False)
         self._steps = StepLoop(built, cast(EngineSocket, socket), cast(ProcessLifetime, lifetime))
 
@@ -70,8 +78,8 @@ class EngineLine(Line):
         except Idle:
             return
 
-    def _next(self) -> ToEngine | None:
-        return self.asked.popleft() if self.asked else None
+    def _next(self) -> tuple[Peer, ToEngine] | None:
+        return (self._peer, self.asked.popleft()) if self.asked else None
 
     def _hears(self, message: FromEngine) -> None:
         self._dispatch(self._decode(self._encode(message)))
