@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from multiflora_engine.process.cache_followers import CacheFollowers
-from multiflora_engine.process.line import Line
+from multiflora_engine.process.line import EngineLine
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.lines import EngineAddress
 from multiflora_engine.protocol.messages import (
@@ -104,7 +104,7 @@ class EngineClient:
         self.rescue: Callable[[TokenStream], bool] = _no_rescue
         self.on_end: Callable[[EngineStats], None] = _no_record
         self._on_event = on_event
-        self._line: Line | None = None
+        self._line: EngineLine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
         # How many requests the engine has of each adapter, by digest, and which of them has which. A stream that was
@@ -224,7 +224,7 @@ class EngineClient:
         assert self._line is None, "disconnect first"
         self.is_draining = False
         self._loop = asyncio.get_running_loop()
-        self._line = Line(address, self._receive, on_cut)
+        self._line = EngineLine(address, self._receive, on_cut)
         self.last_message = time.monotonic()
         self.send(Hello(PROTOCOL))
 

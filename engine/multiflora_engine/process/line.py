@@ -29,7 +29,7 @@ def watch_line(socket: zmq.Socket[bytes]) -> None:
     socket.connect_timeout = 2 * SILENCE_MS
 
 
-class Line:
+class EngineLine:
     """address: the path of a unix socket of this machine, or of an engine elsewhere. Needs a running event loop.
 
     on_frames: called when frames have come, which `receive` gives. on_cut: the connection that there was is lost; what
