@@ -30,7 +30,6 @@ GPU_PYTHON ?= python3
 WHEELS ?=
 OUT ?= gpu-contact
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
-gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
 .PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-contact client demo clean help
 
@@ -69,11 +68,7 @@ gpu-packages:
 	  echo "This needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
 
 gpu-check: gpu-packages
-	@tests="$(call gpu_tests,tests/kernels)"; \
-	if $(ON_GPU) -c 'import llguidance, msgspec, peft, transformers'; then tests="$$tests $(call gpu_tests,tests/engine)"; \
-	else echo "The engine's tests are LEFT OUT: this Python lacks the above; WHEELS=folder brings it." >&2; fi; \
-	$(ON_GPU) -m pytest -p no:cacheprovider -o addopts="-q --strict-markers --import-mode=importlib" \
-	  -W ignore::pytest.PytestConfigWarning -m "gpu or kernel" $$tests $(PYTEST_ARGS)
+	$(ON_GPU) -m gpu.check --output $(OUT) -- $(PYTEST_ARGS)
 
 gpu-contact: gpu-packages
 	$(ON_GPU) -m gpu.contact --output $(OUT) $(CONTACT_ARGS)

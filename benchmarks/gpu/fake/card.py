@@ -87,6 +87,15 @@ def _cuda(card: FakeCard) -> Iterator[Any]:
         multi_processor_count=_PROCESSORS,
         shared_memory_per_block_optin=_SHARED_MEMORY,
     )
+
+    class CardStream(Stream):
+        def __init__(self, device: object = None, **options: object) -> None:
+            super().__init__(host)
+
+    class CardEvent(Event):
+        def __init__(self, **options: object) -> None:
+            super().__init__(host)
+
     replaced: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
@@ -103,8 +112,8 @@ def _cuda(card: FakeCard) -> Iterator[Any]:
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: host.synchronize(),
         "current_stream": lambda device=None: host.current,
-        "Stream": lambda device=None: Stream(host),
-        "Event": lambda **options: Event(host),
+        "Stream": CardStream,
+        "Event": CardEvent,
         "stream": lambda stream: host.on(stream) if stream is not None else nullcontext(),
         "graph_pool_handle": lambda: (0, 0),
         "CUDAGraph": lambda: SimpleNamespace(replay=lambda: card.launch("graph")),
@@ -128,7 +137,11 @@ class _NoProfile(nullcontext[None]):
 def _tensors() -> Iterator[Any]:
     """What of tensors asks for a real device, or for pinned memory, before it is dispatched."""
     torch._C._ensureCUDADeviceGuardSet()
-    make_tensor, make_generator, move = torch.tensor, torch.Generator, torch.Tensor.to
+    make_tensor, move = torch.tensor, torch.Tensor.to
+
+    class HostGenerator(torch.Generator):
+        def __new__(cls, device: object = None) -> HostGenerator:
+            return super().__new__(cls)
 
     def to(tensor: torch.Tensor, *wanted: Any, **given: Any) -> torch.Tensor:
         device = next((one for one in (given.get("device"), *wanted) if isinstance(one, torch.device | str)), None)
@@ -142,9 +155,10 @@ def _tensors() -> Iterator[Any]:
         return made if device is None else to(made, device)
 
     yield mock.patch.object(torch, "tensor", tensor)
-    yield mock.patch.object(torch, "Generator", side_effect=lambda *device: make_generator())
+    yield mock.patch.object(torch, "Generator", HostGenerator)
     yield mock.patch.object(torch.Tensor, "to", to)
     yield mock.patch.object(torch.Tensor, "cpu", lambda tensor: to(tensor, "cpu"))
+    yield mock.patch.object(torch.Tensor, "cuda", lambda tensor: to(tensor, "cuda"))
     yield mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor)
     # An address that is as aligned as the real one.
     yield mock.patch.object(FakeTensor, "data_ptr", lambda tensor: tensor.storage_offset() * tensor.element_size())

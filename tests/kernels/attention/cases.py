@@ -50,11 +50,10 @@ def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=to
     keys, values = [], []
     for s, length in enumerate(lengths):
         key, value = (torch.randn(length, kv_heads, size).to(dtype) for _ in range(2))
-        for j in range(length):
-            if j % block_size == 0:
-                tables[s, j // block_size] = order.pop()
-            k_cache[tables[s, j // block_size], :, j % block_size] = key[j]
-            v_cache[tables[s, j // block_size], :, j % block_size] = value[j]
+        tables[s, : counts[s]] = torch.tensor([order.pop() for _ in range(counts[s])])
+        positions = torch.arange(length)
+        places = tables[s, positions // block_size].long(), slice(None), positions % block_size
+        k_cache[places], v_cache[places] = key, value
         keys.append(key)
         values.append(value)
     starts = torch.tensor([0, *queries]).cumsum(0).int()

@@ -177,10 +177,10 @@ def test_a_single_sequence_and_none():
 def test_on_a_gpu(dtype, heads, kv_heads, size):
     torch.seed()
     lengths = torch.randint(1100, 1800, (40,)).tolist()
-    case = share(make(lengths, [1] * 40, heads, kv_heads, size, dtype=dtype), [(0, 25, 64), (27, 38, 60)])
-    k_cache, v_cache = case.caches
-    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), case.step())
+    on_host = share(make(lengths, [1] * 40, heads, kv_heads, size, dtype=dtype), [(0, 25, 64), (27, 38, 60)])
     device = torch.device("cuda")
-    check(attend(case, groups_of(case), device), expected)
-    case = case.to(device)
+    case = on_host.to(device)
+    k_cache, v_cache = case.caches
+    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), case.step()).cpu()
+    check(attend(on_host, groups_of(on_host), device), expected)
     check(paged_attention(case.q, *case.caches, case.step()), expected)

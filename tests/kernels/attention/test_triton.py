@@ -131,10 +131,9 @@ def test_on_a_gpu(dtype, window, softcap, heads, kv_heads, size, block_size):
     torch.seed()
     queries = torch.randint(1, 5, (24,)).tolist() + torch.randint(5, 700, (8,)).tolist() + [0, 0]
     lengths = [0 if count == 0 else count + int(torch.randint(0, 3000, ())) for count in queries]
-    case = make(lengths, queries, heads, kv_heads, size, block_size, dtype)
+    case = make(lengths, queries, heads, kv_heads, size, block_size, dtype).to(torch.device("cuda"))
     k_cache, v_cache = case.caches
     expected = paged_attention_reference(
         case.q.double(), k_cache.double(), v_cache.double(), case.step(window, softcap)
     )
-    case = case.to(torch.device("cuda"))
-    check(paged_attention(case.q, *case.caches, case.step(window, softcap)), expected)
+    check(paged_attention(case.q, *case.caches, case.step(window, softcap)), expected.cpu())

@@ -233,30 +233,27 @@ def test_triton_kernel_multiplies_by_float32_norms_before_it_rounds(kernel_devic
 )
 @pytest.mark.parametrize("is_normed", [False, True])
 def test_large_inputs_on_a_gpu(tokens, form, is_normed):
-    """Against the reference in float64 on the CPU, in bfloat16, with caches that hold NaN before."""
+    """Against the reference in float64, in bfloat16, with caches that hold NaN before."""
     heads, kv_heads, size, rotary = form
-    qkv = torch.randn(tokens, heads + 2 * kv_heads, size).bfloat16()
-    positions, slots = torch.randint(POSITIONS, (tokens,)), torch.randperm(2 * tokens + 16)[:tokens]
-    slots[tokens // 2 :: 7] = -1
-    norms = QKNorm(torch.randn(size).bfloat16(), torch.randn(size).bfloat16(), 1e-6) if is_normed else None
-    shape = (-(-(2 * tokens + 16) // 16), kv_heads, 16, size)
-    expected_caches = [torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(2)]
-    wide = norms and QKNorm(norms.q.double(), norms.k.double(), 1e-6)
+    with torch.device("cuda"):
+        qkv = torch.randn(tokens, heads + 2 * kv_heads, size).bfloat16()
+        positions, slots = torch.randint(POSITIONS, (tokens,)), torch.randperm(2 * tokens + 16)[:tokens]
+        slots[tokens // 2 :: 7] = -1
+        norms = QKNorm(torch.randn(size).bfloat16(), torch.randn(size).bfloat16(), 1e-6) if is_normed else None
+        shape = (-(-(2 * tokens + 16) // 16), kv_heads, 16, size)
+        expected_caches, caches = (
+            [torch.full(shape, torch.nan, dtype=dtype) for _ in range(2)] for dtype in (torch.float64, torch.bfloat16)
+        )
+        narrow, wide = tables(rotary), tables(rotary, torch.float64)
     expected = rope_and_write_kv_reference(
         *split(qkv.double(), heads, kv_heads),
         *expected_caches,
-        RopeStep(*tables(rotary, torch.float64), positions, slots),
-        wide,
+        RopeStep(*wide, positions, slots),
+        norms and QKNorm(norms.q.double(), norms.k.double(), 1e-6),
     )
-    caches = [torch.full(shape, torch.nan, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
-    actual = rope_and_write_kv(
-        *split(qkv.cuda(), heads, kv_heads),
-        *caches,
-        RopeStep(*(table.cuda() for table in (*tables(rotary), positions, slots))),
-        norms and QKNorm(norms.q.cuda(), norms.k.cuda(), 1e-6),
-    )
+    actual = rope_and_write_kv(*split(qkv, heads, kv_heads), *caches, RopeStep(*narrow, positions, slots), norms)
     # Normed heads reach 16 and round twice more before two of them may cancel.
     tolerances = {"rtol": 2e-2, "atol": 0.15 if is_normed else 0.03, "equal_nan": True}
-    torch.testing.assert_close(actual.cpu().double(), expected, **tolerances)
+    torch.testing.assert_close(actual.double(), expected, **tolerances)
     for cache, wanted in zip(caches, expected_caches, strict=True):
-        torch.testing.assert_close(cache.cpu().double(), wanted, **tolerances)
+        torch.testing.assert_close(cache.double(), wanted, **tolerances)
