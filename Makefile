@@ -8,6 +8,7 @@
 # make client     write the Python client's operations anew, after a route has changed
 # make bench      measure kernels and serving beside transformers + PEFT
 # make demo       train the demo's model and adapters from nothing (45 minutes and more)
+# make gpu-packages  what a machine with an NVIDIA GPU and no network lacks, in .gpu-packages, to be carried there
 # make gpu-check  on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
 # make gpu-contact  there, in calls of nine minutes: all that is to be measured, in the order of its worth
 # make clean      remove .venv, caches and the demo server's data
@@ -25,11 +26,16 @@ workers = $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 # The tests start dozens of Python processes, each of which would compile all of our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# These install nothing by themselves and need no network. WHEELS=folder unpacks wheels of what GPU_PYTHON lacks.
+# On a machine with a GPU nothing is installed: packages that its Python lacks come along in .gpu-packages.
 GPU_PYTHON ?= python3
-WHEELS ?=
+CACHE_PYTHON ?=
 OUT ?= gpu-contact
-ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
+SOURCES := platform:engine:kernels:adapters:benchmarks:.gpu-packages
+ON_GPU := PYTHONPATH=$(SOURCES) $(GPU_PYTHON) -P
+define needs_gpu
+@$(ON_GPU) -c 'import sys, torch, triton; sys.exit(not torch.cuda.is_available())' || { \
+  echo "This needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
+endef
 
 .PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-contact client demo clean help
 
@@ -63,14 +69,14 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/serving.py
 
 gpu-packages:
-	$(if $(WHEELS),$(GPU_PYTHON) -m pip install -q --no-index --no-deps --upgrade --target .gpu-packages $(WHEELS)/*.whl)
-	@$(ON_GPU) -c 'import sys, torch, triton; sys.exit(not torch.cuda.is_available())' || { \
-	  echo "This needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
+	PYTHONPATH=$(SOURCES) $(PYTHON) -P -m gpu.packages .gpu-packages $(CACHE_PYTHON:%=--cache-python %)
 
-gpu-check: gpu-packages
+gpu-check:
+	$(needs_gpu)
 	$(ON_GPU) -m gpu.check --output $(OUT) -- $(PYTEST_ARGS)
 
-gpu-contact: gpu-packages
+gpu-contact:
+	$(needs_gpu)
 	$(ON_GPU) -m gpu.contact --output $(OUT) $(CONTACT_ARGS)
 
 client: $(VENV)/.installed-dev

@@ -30,7 +30,7 @@ class Part:
 
 PARTS = (
     Part("device", "versions and the card's own limits", 60),
-    Part("smoke", "a tiny model: graphs, eager and the CPU say the same", 120, ENGINE),
+    Part("smoke", "a tiny model: graphs, eager and the CPU say the same", 180, ENGINE),
     Part("decode", "decode steps of Llama 3.1 8B, by kernel", 150, ENGINE),
     Part("gemm", "its matrix products", 60),
     Part("prefill", "prompts that are new and prompts that are cached", 90, ENGINE),

@@ -23,6 +23,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from gpu.catalogue import ENGINE
+from gpu.kernel_cache import PACKED, own_cache, settle
 
 _ON_GPU = re.compile(r"mark\.gpu|kernel_device")
 _FIRST = ("tests/engine/parity", "tests/kernels/attention")
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("extra", nargs="*", help="for pytest")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    settle(PACKED, own_cache())
     sys.exit(bool(check(Path.cwd(), arguments.output, arguments.seconds, arguments.extra)))
 
 

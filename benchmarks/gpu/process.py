@@ -30,8 +30,9 @@ _REHEARSED_LAYERS = 2
 """All layers launch the same kernels."""
 
 
-def run(part: str, cases: Cases, setting: Setting, journal: Journal, seconds: float) -> int:
-    """The exit status. seconds: for all cases; what is not begun by then is left to the next process."""
+def run(part: str, cases: Cases, setting: Setting, journal: Journal, seconds: float, *, watches: bool = True) -> int:
+    """The exit status. seconds: for all cases; what is not begun by then is left to the next process. watches: whether
+    a case that hangs ends the process."""
     deadline = time.monotonic() + seconds
     ended = journal.ended(part)
     for case in cases(setting):
@@ -40,16 +41,17 @@ def run(part: str, cases: Cases, setting: Setting, journal: Journal, seconds: fl
         if deadline - time.monotonic() < _LEAST_SECONDS:
             return 0
         journal.began(part, case.name)
-        is_well = _run_case(part, case, journal)
+        is_well = _run_case(part, case, journal, watches)
         _clean_up()
         if not is_well and not _device_works():
             return DEVICE_LOST
     return 0
 
 
-def _run_case(part: str, case: Case, journal: Journal) -> bool:
+def _run_case(part: str, case: Case, journal: Journal, watches: bool) -> bool:
     began = time.perf_counter()
-    faulthandler.dump_traceback_later(case.seconds, exit=True)
+    if watches:
+        faulthandler.dump_traceback_later(case.seconds, exit=True)
     try:
         row = case.run()
     except Exception:
@@ -112,7 +114,8 @@ def main() -> None:
             stack.enter_context(fake_card())
             setting = replace(setting, layers=_REHEARSED_LAYERS)
         cases = importlib.import_module(arguments.module).cases
-        status = run(arguments.part, cases, setting, journal, arguments.seconds)
+        watches = not arguments.rehearse
+        status = run(arguments.part, cases, setting, journal, arguments.seconds, watches=watches)
     sys.exit(status)
 
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 from unittest import mock
 
 import torch
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -160,6 +161,7 @@ def _tensors() -> Iterator[Any]:
     yield mock.patch.object(torch.Tensor, "cpu", lambda tensor: to(tensor, "cpu"))
     yield mock.patch.object(torch.Tensor, "cuda", lambda tensor: to(tensor, "cuda"))
     yield mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    yield mock.patch.object(fake_tensor, "init_gpu_context")
     # An address that is as aligned as the real one.
     yield mock.patch.object(FakeTensor, "data_ptr", lambda tensor: tensor.storage_offset() * tensor.element_size())
     yield mock.patch.object(FakeTensor, "copy_", _copy, create=True)

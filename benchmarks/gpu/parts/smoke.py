@@ -52,7 +52,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     for dtype in (torch.float32, torch.bfloat16):
         engines = cache(partial(_engine, torch.device(setting.device), dtype))
         for load in LOADS:
-            yield Case(f"{str(dtype)[6:]}, {load}", partial(_same, engines, dtype, load), 100)
+            yield Case(f"{str(dtype)[6:]}, {load}", partial(_same, engines, dtype, load), 150)
 
 
 def _engine(device: torch.device, dtype: torch.dtype, kind: str) -> Traffic:
