@@ -100,27 +100,30 @@ def check_case(case: EvalCase, place: str) -> None:
         raise InvalidRequest(f"A case has from 1 to {_MAX_CHECKS} checks.", pointer=f"{place}/checks")
     if not 1 <= case.max_tokens <= _MAX_TOKENS:
         raise InvalidRequest(f"max_tokens is from 1 to {_MAX_TOKENS}.", pointer=f"{place}/max_tokens")
-    for text, most in ((case.name or "", 200), (case.prompt or "", _MAX_TEXT)):
-        check_text(text, most, place)
+    check_text(case.name or "", 200, f"{place}/name")
+    check_text(case.prompt or "", _MAX_TEXT, f"{place}/prompt")
     for number, check in enumerate(case.checks):
-        for text, most in _texts(check):
-            check_text(text, most, f"{place}/checks/{number}")
+        for field, text, most in _texts(check):
+            check_text(text, most, f"{place}/checks/{number}/{field}")
         _check_bounds(check, f"{place}/checks/{number}")
 
 
-def _texts(check: Check) -> Iterator[tuple[str, int]]:
+def _texts(check: Check) -> Iterator[tuple[str, str, int]]:
+    """Each text of the check: its field, itself, and how long it may be."""
     if isinstance(check, ContainsCheck | ExactCheck):
-        yield check.text, _MAX_TEXT
+        yield "text", check.text, _MAX_TEXT
     elif isinstance(check, RegexCheck):
-        yield check.pattern, _MAX_PATTERN
+        yield "pattern", check.pattern, _MAX_PATTERN
     elif isinstance(check, JudgeCheck):
-        yield check.model, 200
-        yield check.rubric, _MAX_TEXT
+        yield "model", check.model, 200
+        yield "rubric", check.rubric, _MAX_TEXT
 
 
 def _check_bounds(check: Check, place: str) -> None:
-    if isinstance(check, ContainsCheck) and not check.text:
-        raise InvalidRequest("Every answer contains the empty text; say which it must contain.", pointer=place)
+    for field, text, _ in _texts(check):
+        if not text and not isinstance(check, ExactCheck):
+            detail = f"{field} is empty, and says nothing about the answer."
+            raise InvalidRequest(detail, pointer=f"{place}/{field}")
     if isinstance(check, NumberCheck) and not check.tolerance >= 0:
         raise InvalidRequest("A tolerance is 0 or more.", pointer=f"{place}/tolerance")
     if isinstance(check, JudgeCheck) and not 1 <= check.min_grade <= HIGHEST_GRADE:

@@ -76,7 +76,8 @@ async def require_sound(process: CheckProcess, case: EvalCase, place: str) -> No
         verdict = CheckVerdict(True) if trial is None else await process.try_out(trial)
         if not verdict.passed:
             detail = f"This check cannot be run: {verdict.detail}."
-            raise InvalidRequest(detail, pointer=f"{place}/checks/{number}")
+            field = "pattern" if isinstance(check, RegexCheck) else "schema"
+            raise InvalidRequest(detail, pointer=f"{place}/checks/{number}/{field}")
 
 
 async def verdict_on(process: CheckProcess, check: Check, answer: str) -> CheckVerdict:

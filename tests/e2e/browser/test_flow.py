@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -182,16 +181,19 @@ def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adap
         register(window, "examined", folder)
     page = window.open("/adapters/examined?tab=evals")
     page.get_by_role("button", name="New eval…").click()
-    page.get_by_label("Name").fill("smoke")
+    page.get_by_label("Name", exact=True).fill("smoke")
     page.get_by_label("Score to be promoted, %").fill("90")
-    page.get_by_label("Prompts and checks, as JSON").fill("[{}]")
+    page.get_by_label("Message", exact=True).fill(PROMPT)
+    page.get_by_label("Name of the prompt").fill("names")
+    page.get_by_label("Max tokens").fill("24")
+    page.get_by_label("The answer").select_option("regex")
+    page.get_by_label("Pattern").fill("^SELECT (name")
     page.get_by_role("button", name="Save").click()
-    page.get_by_text("cases[0].checks is required").wait_for()
-    case = {"name": "names", "max_tokens": 24, "checks": [{"type": "regex", "pattern": "^SELECT name"}]}
-    case["messages"] = [{"role": "user", "content": PROMPT}]
-    page.get_by_label("Prompts and checks, as JSON").fill(json.dumps([case]))
+    page.locator(".field", has=page.get_by_label("Pattern")).get_by_text("This check cannot be run").wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
+    page.get_by_label("Pattern").fill("^SELECT name")
     page.get_by_role("button", name="Save").click()
-    page.get_by_label("Ask").select_option("all")
+    page.get_by_label("Ask", exact=True).select_option("all")
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("button", name="passed: v1, names").wait_for()
     page.get_by_role("button", name="failed: v2, names").click()
@@ -209,6 +211,62 @@ def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adap
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Version 2 scored 0.00 (0 of 1): eval 'smoke'").first.wait_for()
     window.errors = [error for error in window.errors if "400" not in error and "409" not in error]
+
+
+CASES = [
+    {"prompt": "6 times 7?", "checks": [{"type": "number", "value": 42, "tolerance": 0.5, "relative": True}]},
+    {
+        "name": "all",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Explain."}], "name": "ann"},
+        ],
+        "max_tokens": 9,
+        "checks": [
+            {"type": "contains", "text": "a", "ignore_case": True},
+            {"type": "exact", "text": "b"},
+            {"type": "regex", "pattern": "c+"},
+            {"type": "json_schema", "schema": {"type": "object"}},
+            {"type": "judge", "model": "multiflora-demo", "rubric": "Names both.", "min_grade": 3},
+        ],
+    },
+]
+
+
+def test_the_form_of_an_eval_keeps_every_kind_of_check(window: Window, shop: Server, adapter_folder: Path) -> None:
+    register(window, "formed", adapter_folder)
+    with shop.http() as http:
+        path = "/api/v1/adapters/formed/evals/all"
+        assert http.put(path, json={"cases": CASES}).status_code == 201
+        page = window.open("/adapters/formed?tab=evals")
+        page.get_by_role("region", name="Eval", exact=True).get_by_role("button", name="Edit…").click()
+        page.locator("summary", has_text="6 times 7?").click()
+        page.locator("summary", has_text="5 checks").click()
+        page.get_by_label("Judge").fill("")
+        page.get_by_role("button", name="Save").click()
+        page.locator(".field", has=page.get_by_label("Judge")).get_by_text("model is empty").wait_for()
+        page.get_by_label("Judge").fill("multiflora-demo")
+        page.get_by_label("Schema").fill('{"type": ')
+        page.get_by_role("button", name="Save").click()
+        page.locator(".field", has=page.get_by_label("Schema")).get_by_text("This is no JSON").wait_for()
+        page.get_by_label("Schema").fill('{"type": "object"}')
+        page.get_by_role("button", name="JSON", exact=True).click()
+        page.get_by_label("Prompts and checks, as JSON").wait_for()
+        page.get_by_role("button", name="Form", exact=True).click()
+        page.get_by_role("button", name="Save").click()
+        page.get_by_role("dialog").wait_for(state="detached")
+        kept = http.get(path).json()
+        assert (kept["version"], kept["cases"]) == (1, CASES), "saved as it was, it is no other version"
+        page.get_by_role("region", name="Eval", exact=True).get_by_role("button", name="Edit…").click()
+        page.locator("summary", has_text="6 times 7?").click()
+        page.get_by_role("button", name="Remove prompt 1").click()
+        page.locator("summary", has_text="5 checks").click()
+        page.get_by_role("button", name="Remove check 5").click()
+        page.get_by_role("button", name="Save").click()
+        page.get_by_role("dialog").wait_for(state="detached")
+        (case,) = http.get(path).json()["cases"]
+    assert [check["type"] for check in case["checks"]] == ["contains", "exact", "regex", "json_schema"]
+    window.errors = [error for error in window.errors if "400" not in error]
 
 
 def test_a_rejected_version_says_what_to_do(window: Window, adapter_folder: Path) -> None:

@@ -203,10 +203,14 @@ NO_CASES: list[tuple[dict[str, Any], str]] = [
     ({"checks": CASE["checks"]}, "/cases/0"),
     ({"prompt": "x", "checks": []}, "/cases/0/checks"),
     ({**CASE, "max_tokens": 0}, "/cases/0/max_tokens"),
-    ({**CASE, "prompt": "\0"}, "/cases/0"),
-    ({"prompt": "x", "checks": [{"type": "regex", "pattern": "("}]}, "/cases/0/checks/0"),
-    ({"prompt": "x", "checks": [{"type": "json_schema", "schema": {"type": "strange"}}]}, "/cases/0/checks/0"),
-    ({"prompt": "x", "checks": [{"type": "contains", "text": ""}]}, "/cases/0/checks/0"),
+    ({**CASE, "prompt": "\0"}, "/cases/0/prompt"),
+    ({**CASE, "name": "x" * 201}, "/cases/0/name"),
+    ({"prompt": "x", "checks": [{"type": "judge", "model": "\0", "rubric": "x"}]}, "/cases/0/checks/0/model"),
+    ({"prompt": "x", "checks": [{"type": "regex", "pattern": "("}]}, "/cases/0/checks/0/pattern"),
+    ({"prompt": "x", "checks": [{"type": "json_schema", "schema": {"type": "strange"}}]}, "/cases/0/checks/0/schema"),
+    ({"prompt": "x", "checks": [{"type": "contains", "text": ""}]}, "/cases/0/checks/0/text"),
+    ({"prompt": "x", "checks": [{"type": "regex", "pattern": ""}]}, "/cases/0/checks/0/pattern"),
+    ({"prompt": "x", "checks": [{"type": "judge", "model": "", "rubric": "x"}]}, "/cases/0/checks/0/model"),
     ({"prompt": "x", "checks": [{"type": "number", "value": 1, "tolerance": -1}]}, "/cases/0/checks/0/tolerance"),
     ({"prompt": "x", "checks": [{"type": "magic"}]}, "/cases/0/checks/0/type"),
 ]
@@ -264,7 +268,7 @@ async def test_a_case_is_added_to_a_set_or_makes_one(evals: EvalHouse) -> None:
     assert (more["version"], len(more["cases"]), more["min_score"], more["description"]) == (2, 2, 0.5, "seen")
     for case, pointer in (
         ({**CASE, "max_tokens": 0}, "/max_tokens"),
-        ({**CASE, "checks": [{"type": "regex", "pattern": "("}]}, "/checks/0"),
+        ({**CASE, "checks": [{"type": "regex", "pattern": "("}]}, "/checks/0/pattern"),
     ):
         refused = await evals.call("POST", "/evals/seen/cases", case, 400)
         assert refused["errors"][0]["pointer"] == pointer

@@ -1,11 +1,16 @@
-/** An eval made or changed: its prompts as JSON, what it gates. The server says what is wrong, and where. */
-import { html, useEffect, useState } from "../../lib/html.js";
+/** An eval made or changed: its prompts with their checks, and what it gates. The server's complaints stand at their fields. */
+import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { get, put } from "../../lib/api.js";
+import { caseOf, draftOf, Misplaced, newCase, problemAt, titleOf } from "../../lib/eval-cases.js";
 import { toast } from "../../lib/toasts.js";
+import { Segmented } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
 import { TextArea, TextField } from "../../components/fields.js";
+import { Icon } from "../../components/icon.js";
+import { CaseFields, Remove } from "./eval-case.js";
 
-const EXAMPLE = [{ prompt: "How many orders are there?", max_tokens: 60, checks: [{ type: "contains", text: "COUNT(*)", ignore_case: true }] }];
+const EDITORS = [["form", "Form"], ["json", "JSON"]];
+const SHOWN_ELSEWHERE = ["/cases", "/name", "/description", "/min_score", "/aliases", "alias"];
 
 /** name: of an eval that there is. */
 export function EvalEditor({ api, name: present, onClose, onSaved }) {
@@ -13,40 +18,88 @@ export function EvalEditor({ api, name: present, onClose, onSaved }) {
   const [description, setDescription] = useState("");
   const [score, setScore] = useState("");
   const [aliases, setAliases] = useState("default");
-  const [text, setText] = useState(present ? "" : JSON.stringify(EXAMPLE, null, 2));
+  const [cases, setCases] = useState(() => (present ? [] : [newCase()]));
+  const [text, setText] = useState(null);
   const [etag, setEtag] = useState(null);
-  const [problem, setProblem] = useState("");
+  const [problem, setProblem] = useState(null);
+  const form = useRef(null);
   useEffect(() => {
     if (!present) return;
     get(`${api}/evals/${encodeURIComponent(present)}`).then((found) => {
       setEtag(found.etag);
       setDescription(found.description);
-      setScore(found.min_score === null ? "" : String(100 * found.min_score));
+      setScore(found.min_score === null ? "" : String(Number((100 * found.min_score).toFixed(6))));
       setAliases(found.aliases.join(", "));
-      setText(JSON.stringify(found.cases, null, 2));
-    }, (error) => setProblem(error.message));
+      setCases(found.cases.map(draftOf));
+    }, setProblem);
   }, [api, present]);
+  useEffect(() => form.current.querySelector('[aria-invalid="true"]')?.focus(), [problem]);
+  const written = () => (text === null ? cases.map((one, i) => caseOf(one, `/cases/${i}`)) : read(text));
+  const edit = (editor) => {
+    try {
+      if (editor === "json") setText(JSON.stringify(written(), null, 2));
+      else setCases(written().map(draftOf));
+      if (editor === "form") setText(null);
+      setProblem(null);
+    } catch (error) {
+      setProblem(error instanceof Misplaced ? error : new Misplaced("The form cannot show this; save it, and the server says what is wrong.", null));
+    }
+  };
   const save = async (event) => {
     event.preventDefault();
     try {
-      const body = { cases: JSON.parse(text), description, min_score: score === "" ? null : Number(score) / 100, aliases: aliases.split(",").map((one) => one.trim()).filter(Boolean) };
+      const body = { cases: written(), description, min_score: score === "" ? null : Number(score) / 100, aliases: aliases.split(",").map((one) => one.trim()).filter(Boolean) };
       await put(`${api}/evals/${encodeURIComponent(name)}`, body, { headers: etag ? { "If-Match": etag } : { "If-None-Match": "*" } });
       toast(`${name} is saved.`);
       onSaved(name);
       onClose();
     } catch (error) {
-      setProblem(error instanceof SyntaxError ? `The prompts are no JSON: ${error.message}.` : [error.message, error.pointer].filter(Boolean).join(" At "));
+      setProblem(error);
     }
   };
-  return html`<${Dialog} title=${present ? `Edit ${present}` : "New eval"} onClose=${onClose} wide><form class="stack" onSubmit=${save}>
-    ${!present && html`<${TextField} label="Name" required value=${name} onInput=${setName} />`}
-    <${TextField} label="Description" value=${description} onInput=${setDescription} />
+  const shown = problem && !(text === null ? SHOWN_ELSEWHERE : SHOWN_ELSEWHERE.slice(1)).some((place) => problemAt(problem, place));
+  return html`<${Dialog} title=${present ? `Edit ${present}` : "New eval"} onClose=${onClose} wide><form class="stack" ref=${form} onSubmit=${save}>
+    ${!present && html`<${TextField} label="Name" required value=${name} onInput=${setName} problem=${problemAt(problem, "/name")} />`}
+    <${TextField} label="Description" value=${description} onInput=${setDescription} problem=${problemAt(problem, "/description")} />
     <div class="form-grid">
-      <${TextField} label="Score to be promoted, %" hint="Empty: it gates nothing" type="number" min="0" max="100" step="any" value=${score} onInput=${setScore} />
-      <${TextField} label="Aliases that it gates" hint="Separated by commas" value=${aliases} onInput=${setAliases} />
+      <${TextField} label="Score to be promoted, %" hint="Empty: it gates nothing" type="number" min="0" max="100" step="any" value=${score} onInput=${setScore} problem=${problemAt(problem, "/min_score")} />
+      <${TextField} label="Aliases that it gates" hint="Separated by commas" value=${aliases} onInput=${setAliases} problem=${problemAt(problem, "/aliases", "alias")} />
     </div>
-    <${TextArea} label="Prompts and checks, as JSON" hint="Checks: contains, exact, regex, json_schema, number, judge. Other prompts make another version of the eval." rows="14" class="mono" spellcheck="false" value=${text} onInput=${setText} />
-    ${problem && html`<p class="problem break" role="alert">${problem}</p>`}
+    <div class="row between"><h3>Prompts</h3><${Segmented} label="How they are edited" of=${EDITORS} value=${text === null ? "form" : "json"} onChange=${edit} /></div>
+    ${text === null ? html`<${Cases} value=${cases} onChange=${(changed) => { setCases(changed); if (changed.length !== cases.length) setProblem(null); }} problem=${problem} />`
+      : html`<${TextArea} label="Prompts and checks, as JSON" rows="14" class="mono" spellcheck="false" value=${text} onInput=${setText} />`}
+    <p class="small muted">Other prompts or checks make another version of the eval; its runs are compared apart.</p>
+    ${shown && html`<p class="problem break" role="alert">${[problem.message, problem.pointer].filter(Boolean).join(" At ")}</p>`}
     <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">Save</button></footer>
   </form><//>`;
+}
+
+function read(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Misplaced(`The prompts are no JSON: ${error.message}.`, null);
+  }
+}
+
+/** Folded but for those that are new or have a problem: a set may have hundreds. */
+function Cases({ value, onChange, problem }) {
+  const [opened, setOpened] = useState(new Set(value.length === 1 ? [value[0].key] : []));
+  const wrong = Number(/^\/cases\/(\d+)/.exec(problem?.pointer ?? "")?.[1] ?? -1);
+  const isOpen = (one, i) => i === wrong || opened.has(one.key);
+  const toggle = (key, open) => setOpened((old) => { const next = new Set(old); if (open) next.add(key); else next.delete(key); return next; });
+  const add = () => {
+    const one = newCase();
+    setOpened((old) => new Set(old).add(one.key));
+    onChange([...value, one]);
+  };
+  return html`<div class="stack tight">
+    ${value.map((one, i) => html`<details class="case" key=${one.key} open=${isOpen(one, i)} onToggle=${(event) => toggle(one.key, event.target.open)}>
+      <summary><b>${i + 1}.</b> ${titleOf(one)} <span class="muted small">${one.checks.length} ${one.checks.length === 1 ? "check" : "checks"}</span></summary>
+      ${isOpen(one, i) && html`<${CaseFields} value=${one} place=${`/cases/${i}`} problem=${problem} onChange=${(changed) => onChange(value.with(i, changed))} />
+        <${Remove} label=${`Remove prompt ${i + 1}`} text=${`Remove prompt ${i + 1}`} onClick=${() => onChange(value.toSpliced(i, 1))} />`}
+    </details>`)}
+    ${problem?.pointer === "/cases" && html`<p class="problem" role="alert">${problem.message}</p>`}
+    <div><button type="button" class="button small" onClick=${add}><${Icon} name="plus" size=${14} />Add a prompt</button></div>
+  </div>`;
 }

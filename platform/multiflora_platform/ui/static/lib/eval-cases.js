@@ -1,0 +1,79 @@
+/** An eval's prompts and checks as a form holds them, and as the API has them. Knows no markup. */
+
+/** By type: what it is called, and the field that says what is wanted. */
+export const CHECKS = {
+  contains: { label: "Contains", main: "text" },
+  exact: { label: "Is exactly", main: "text" },
+  regex: { label: "Matches a pattern", main: "pattern" },
+  json_schema: { label: "Is JSON by a schema", main: "schema" },
+  number: { label: "Ends in a number", main: "value" },
+  judge: { label: "Is graded by a model", main: "rubric" },
+};
+
+const NO_CHECK = { type: "contains", text: "", ignore_case: false, pattern: "", schema: "", value: "", tolerance: "0", relative: false, model: "", rubric: "", min_grade: "7" };
+
+let last = 0;
+const keyed = (fields) => ({ key: (last += 1), ...fields });
+export const newCheck = () => keyed(NO_CHECK);
+export const newMessage = (role = "user") => keyed({ role, content: "", isJson: false, rest: {} });
+export const newCase = () => keyed({ name: "", kind: "chat", prompt: "", messages: [newMessage()], max_tokens: "256", checks: [newCheck()] });
+
+/** What cannot be read before it is sent, with its place in the body as the server would tell it. */
+export class Misplaced extends Error {
+  constructor(message, pointer) {
+    super(message);
+    this.pointer = pointer;
+  }
+}
+
+/** A case of the API for the form. */
+export const draftOf = ({ name, prompt, messages, max_tokens = 256, checks }) => keyed({
+  name: name ?? "", kind: messages ? "chat" : "plain", prompt: prompt ?? "", messages: messages ? messages.map(messageDraft) : [newMessage()],
+  max_tokens: String(max_tokens), checks: checks.map(checkDraft),
+});
+
+function messageDraft({ role, content, ...rest }) {
+  const isJson = typeof content !== "string";
+  return keyed({ role, content: isJson ? JSON.stringify(content ?? null) : content, isJson, rest });
+}
+
+function checkDraft(check) {
+  const texts = Object.entries(check).map(([field, value]) => [field, field === "schema" ? JSON.stringify(value, null, 2) : typeof value === "number" ? String(value) : value]);
+  return keyed({ ...NO_CHECK, ...Object.fromEntries(texts) });
+}
+
+/** As the API takes it. Throws Misplaced. @param {string} place the case's in the body */
+export function caseOf(draft, place) {
+  const question = draft.kind === "chat" ? { messages: draft.messages.map((one, i) => messageOf(one, `${place}/messages/${i}`)) } : { prompt: draft.prompt };
+  return { ...question, ...(draft.name && { name: draft.name }), max_tokens: number(draft.max_tokens), checks: draft.checks.map((check, i) => checkOf(check, `${place}/checks/${i}`)) };
+}
+
+const messageOf = ({ role, content, isJson, rest }, place) => ({ role, content: isJson ? parsed(content, `${place}/content`) : content, ...rest });
+
+function checkOf(check, place) {
+  const { type, text, ignore_case, model, rubric } = check;
+  switch (type) {
+    case "regex": return { type, pattern: check.pattern };
+    case "json_schema": return { type, schema: parsed(check.schema, `${place}/schema`) };
+    case "number": return { type, value: number(check.value), tolerance: number(check.tolerance), relative: check.relative };
+    case "judge": return { type, model, rubric, min_grade: number(check.min_grade) };
+    default: return { type, text, ignore_case };
+  }
+}
+
+/** Undefined of an empty text, so that the server says that it is required. */
+const number = (text) => (text === "" ? undefined : Number(text));
+
+function parsed(text, pointer) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Misplaced(`This is no JSON: ${error.message}.`, pointer);
+  }
+}
+
+/** What stands for a case in a list. */
+export const titleOf = ({ name, kind, prompt, messages }) => name || (kind === "chat" ? messages.at(-1)?.content : prompt) || "(no prompt yet)";
+
+/** The problem's message where it is at one of these places, or below. @param {{message: string, pointer: string}|null} problem */
+export const problemAt = (problem, ...places) => (places.some((place) => problem?.pointer === place || problem?.pointer?.startsWith(`${place}/`)) ? problem.message : "");
