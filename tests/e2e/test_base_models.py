@@ -89,7 +89,7 @@ def loaded(demo: Any, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
 
 def test_two_bases_answer_each_as_alone_and_one_leaves_under_load(
-    demo: Any, tiny: Tiny, loaded: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    demo: Any, tiny: Tiny, loaded: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with demo.http() as http:
         before = _complete(http, "sql", "SELECT", 12)
@@ -115,6 +115,7 @@ def test_two_bases_answer_each_as_alone_and_one_leaves_under_load(
         assert {run["replica"] for run in runs} == {"tiny-0"}
         texts = [http.get(f"/api/v1/cache/{run['hash']}/text", params={"model": "poet"}).json()["text"] for run in runs]
         assert any(prompt.startswith(text) for text in texts)
+        _assert_held(http, loaded, tmp_path)
         assert 'multiflora_replica_ready{model_name="tiny",replica="tiny-0"} 1.0' in http.get("/metrics").text
         groups = {replica["id"]: replica["group"] for replica in http.get("/api/v1/replicas").json()["items"]}
         assert groups == {"0": "multiflora-demo", "tiny-0": "tiny"}
@@ -133,6 +134,19 @@ def test_two_bases_answer_each_as_alone_and_one_leaves_under_load(
         assert "another base model" in gone.json()["error"]["message"]
         assert http.get("/api/v1/adapters/poet").status_code == 200
         assert _complete(http, "sql", "SELECT", 12)["text"] == before["text"]
+
+
+def _assert_held(http: httpx.Client, cli: Callable[..., int], folder: Path) -> None:
+    """A context is computed and held by the engines of each of its models, and requests find it there."""
+    text = folder / "rules.txt"
+    text.write_text("A verse of four lines, each with a dog in it. " * 3, encoding="utf-8")
+    models = ["--adapter", "poet", "--adapter", "multiflora-demo"]
+    assert cli("contexts", "put", "rules", "--prompt-file", str(text), *models, "--wait") == 0
+    shown = http.get("/api/v1/contexts/rules").json()
+    assert shown["held"], shown
+    for model, context in shown["adapters"].items():
+        assert _cached(http, model, " And one more.", context="rules") >= context["cached_tokens"] > 0
+    assert http.delete("/api/v1/contexts/rules").status_code == 204
 
 
 def _unload_under_load(demo: Any, cli: Callable[..., int]) -> None:
@@ -163,7 +177,7 @@ def _complete(http: httpx.Client, model: str, prompt: str, length: int) -> Any:
     return answer.json()["choices"][0]
 
 
-def _cached(http: httpx.Client, model: str, prompt: str) -> int:
-    body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+def _cached(http: httpx.Client, model: str, prompt: str, **more: str) -> int:
+    body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, **more}
     usage = http.post("/v1/completions", json=body).json()["usage"]
     return int(usage["prompt_tokens_details"]["cached_tokens"])

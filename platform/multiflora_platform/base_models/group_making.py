@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 from multiflora_engine.protocol.messages import LoadProgress
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.base_models.opening import ServedBase, engine_config
+from multiflora_platform.contexts.book import ContextBook
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.places import places_of
 from multiflora_platform.fleet.processes import silent, supervised
 from multiflora_platform.fleet.routing import Router, prompt_hashes_by
+from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.groups import Group
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.registry.serving.base_links import BaseLink, WarmContexts
+from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.settings import Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
@@ -32,7 +34,7 @@ def make_group(services: Services, settings: Settings, opened: ServedBase) -> tu
     fleet = make_fleet(settings, opened, services.metrics, prefix=f"{opened.served.name}-")
     route_by_content(fleet, settings, opened, services.registry)
     group = Group(opened.served, opened.base.digest, fleet, make_grammars(opened))
-    return group, fleet, make_link(fleet, opened, services.keys)
+    return group, fleet, make_link(fleet, opened, services.keys, services.contexts.book)
 
 
 def make_fleet(
@@ -62,14 +64,14 @@ def route_by_content(fleet: Fleet, settings: Settings, opened: ServedBase, regis
         fleet.look_up_by(prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest)))
 
 
-def make_link(fleet: Fleet, opened: ServedBase, keys: KeyStore, warm_contexts: WarmContexts | None = None) -> BaseLink:
+def make_link(fleet: Fleet, opened: ServedBase, keys: KeyStore, book: ContextBook) -> BaseLink:
     """Adapters may name the base model by its source, too."""
     return BaseLink(
         opened.base,
         EngineLink(fleet),
         answer_eval=EvalAnswers(fleet, opened.served, keys.secret).answer,
         run_prompts=PromptWarmer(fleet, opened.served, keys).run,
-        warm_contexts=warm_contexts,
+        warm_contexts=ContextWarmer(fleet, opened.served, keys, book).run,
         names=(opened.served.root,),
     )
 

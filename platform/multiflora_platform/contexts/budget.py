@@ -1,8 +1,8 @@
-"""How much of the KV cache contexts may hold: a tenant's, and all together."""
+"""How much of a base model's KV cache contexts may hold: a tenant's, and all together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,7 +22,7 @@ class HoldRoom:
     """Of one tenant; blocks that two of its contexts share count for both."""
 
     num_blocks: int
-    """Of the engine."""
+    """Of an engine."""
     block_size: int
     share: float
     """Of all blocks, what the tenant may hold."""
@@ -48,41 +48,60 @@ def hold_room(num_blocks: int, block_size: int, budget: float, kv_share: float) 
     return HoldRoom(num_blocks, block_size, min(budget, kv_share / 2))
 
 
+@dataclass(frozen=True)
+class BaseRoom:
+    """What a tenant may hold in the cache of one base model, and what contexts take of it."""
+
+    base: str
+    """The base model's name."""
+    digest: str
+    """Of the base model."""
+    room: HoldRoom
+    num_models: Callable[[ContextDefinition], int]
+    """How many of a context's models are of this base model."""
+
+    def blocks(self, definition: ContextDefinition) -> int:
+        """That the context takes when all of it is cached, for each of its models here."""
+        return definition.tokens_on(self.digest) // self.room.block_size * self.num_models(definition)
+
+    def tokens(self, blocks: int) -> str:
+        return f"{blocks * self.room.block_size} tokens"
+
+
 def require_room(
     entries: Iterable[ContextEntry],
     key: ContextKey,
     definition: ContextDefinition,
-    room: HoldRoom | None,
+    rooms: Iterable[BaseRoom],
     now: datetime,
 ) -> None:
     """Raises ContextBudgetFull where the context, new or changed, does not fit beside the others.
 
-    room: None while the engine's size is not known; the keeper then holds what fits.
+    rooms: of the base models whose engines' size is known; in the others the keeper holds what fits.
     """
     others = [entry for entry in entries if entry.key != key]
     own = [entry for entry in others if entry.key[0] == key[0]]
     if len(own) >= MOST_CONTEXTS:
         raise ContextBudgetFull(f"There are {len(own)} contexts, and at most {MOST_CONTEXTS} may be; delete some.")
-    if room is None or not definition.pin:
-        return
-    size, asked = room.block_size, definition.blocks(room.block_size)
-    held = _held(own, size, now)
-    if held + asked > room.blocks:
+    for room in rooms if definition.pin else ():
+        _require_one(room, definition, *(_held(room, ones, now) for ones in (own, others)))
+
+
+def _require_one(base: BaseRoom, definition: ContextDefinition, held: int, held_by_all: int) -> None:
+    """held: blocks, of the tenant's other contexts. held_by_all: those of all tenants. Raises ContextBudgetFull."""
+    room, asked = base.room, base.blocks(definition)
+    if asked and held + asked > room.blocks:
         raise ContextBudgetFull(
-            f"The context takes {_tokens(asked, size)} beside {_tokens(held, size)} that others hold; the budget is "
-            f"{_tokens(room.blocks, size)} ({room.share:.0%} of the cache, --context-budget). Delete or shorten one, "
-            "name fewer adapters, or send pin: false."
+            f"The context takes {base.tokens(asked)} beside {base.tokens(held)} that others hold; the budget is "
+            f"{base.tokens(room.blocks)} ({room.share:.0%} of {base.base!r}'s cache, --context-budget). Delete or "
+            "shorten one, name fewer adapters, or send pin: false."
         )
-    if asked + _held(others, size, now) > room.all_blocks:
+    if asked and asked + held_by_all > room.all_blocks:
         raise ContextBudgetFull(
-            f"The context takes {_tokens(asked, size)}; the contexts of all tenants together may take three "
-            "eighths of the cache, and less is left of that. Shorten it, or send pin: false."
+            f"The context takes {base.tokens(asked)}; the contexts of all tenants together may take three "
+            f"eighths of {base.base!r}'s cache, and less is left of that. Shorten it, or send pin: false."
         )
 
 
-def _held(entries: Iterable[ContextEntry], block_size: int, now: datetime) -> int:
-    return sum(entry.definition.blocks(block_size) for entry in entries if entry.is_pinned(now))
-
-
-def _tokens(blocks: int, block_size: int) -> str:
-    return f"{blocks * block_size} tokens"
+def _held(room: BaseRoom, entries: Iterable[ContextEntry], now: datetime) -> int:
+    return sum(room.blocks(entry.definition) for entry in entries if entry.is_pinned(now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 from sqlalchemy import select
 
 from multiflora_platform.contexts.book import ContextBook
-from multiflora_platform.contexts.budget import HoldRoom, require_room
+from multiflora_platform.contexts.budget import BaseRoom, require_room
 from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.contexts.context_problems import ContextNotFound
 from multiflora_platform.contexts.entry import ContextEntry, ContextKey, entry_of
@@ -24,14 +25,19 @@ class ContextChanges:
         self._book = book
 
     async def put(
-        self, key: ContextKey, definition: ContextDefinition, room: HoldRoom | None, expected: Precondition, actor: str
+        self,
+        key: ContextKey,
+        definition: ContextDefinition,
+        rooms: Sequence[BaseRoom],
+        expected: Precondition,
+        actor: str,
     ) -> bool:
         """True when it was made by this. Raises ContextBudgetFull, PreconditionFailed."""
 
         async def work(change: Change) -> bool:
             row = await _row(change, key)
             expected.check(_called(key), *(() if row is None else (entry_of(row).etag,)))
-            require_room(self._book.all(), key, definition, room, change.now)
+            require_room(self._book.all(), key, definition, rooms, change.now)
             is_new = row is None
             if row is None:
                 row = ContextRow(tenant=key[0], name=key[1], hits=0, created_by=actor, created_at=change.now)
@@ -48,7 +54,7 @@ class ContextChanges:
         self,
         before: ContextEntry,
         definition: ContextDefinition,
-        room: HoldRoom | None,
+        rooms: Sequence[BaseRoom],
         renews: bool,
         expected: Precondition,
         actor: str,
@@ -61,7 +67,7 @@ class ContextChanges:
             row = await _require(change, key)
             expected.check(_called(key), entry_of(row).etag)
             Precondition(before.etag).check(_called(key), entry_of(row).etag)
-            require_room(self._book.all(), key, definition, room, change.now)
+            require_room(self._book.all(), key, definition, rooms, change.now)
             expires_at, expired = row.expires_at, row.expired
             _set(row, definition, change)
             if not renews:
@@ -112,7 +118,7 @@ def _set(row: ContextRow, definition: ContextDefinition, change: Change) -> None
     row.content = msgspec.to_builtins(definition.content)
     row.adapters = list(definition.adapters)
     row.ttl, row.pin, row.priority = definition.ttl, definition.pin, definition.priority
-    row.tokens = definition.tokens
+    row.tokens_of, row.tokens = dict(definition.tokens_of), definition.tokens
     row.updated_at = change.now
     row.expires_at = None if definition.ttl is None else change.now + timedelta(seconds=definition.ttl)
     row.expired = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -54,16 +55,19 @@ class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 @dataclass(frozen=True)
 class ContextDefinition:
-    """What a client sets; the route fills tokens."""
+    """What a client sets; the route counts its tokens."""
 
     content: ContextContent
     adapters: tuple[str, ...]
-    """As requests name models; none: the base model."""
+    """As requests name models; none: the default base model."""
     ttl: int | None
     """Seconds; None: for ever."""
     pin: bool
     priority: int
+    tokens_of: Mapping[str, int]
+    """By the digest of each of its base models, whose tokenizers and templates differ."""
     tokens: int
+    """The most of these."""
 
     @cached_property
     def size(self) -> int:
@@ -75,6 +79,6 @@ class ContextDefinition:
         base = ("",)
         return self.content == other.content and {*(self.adapters or base)} <= {*(other.adapters or base)}
 
-    def blocks(self, block_size: int) -> int:
-        """That it takes when all of it is cached."""
-        return self.tokens // block_size * max(1, len(self.adapters))
+    def tokens_on(self, base_digest: str) -> int:
+        """Where they were not counted for this base model, those of another."""
+        return self.tokens_of.get(base_digest, self.tokens)

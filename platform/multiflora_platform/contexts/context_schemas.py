@@ -29,7 +29,8 @@ _LONGEST = 366 * 86400
 
 class ContextBody(Body, frozen=True):
     """Either prompt, a text, or messages (with documents and tools) that go through the chat template. order: "any"
-    lets the server sort documents. adapters: as requests name models; none: the base model. ttl: seconds, or as "5m",
+    lets the server sort documents. adapters: as requests name models, base
+    models among them; none: the default base model. ttl: seconds, or as "5m",
     "1h"; null: for ever. pin: held in the cache until then; otherwise computed, and computed again when it was evicted
     and the engine is idle. priority: smaller is computed first. tenant: whose it is, for admins."""
 
@@ -57,7 +58,9 @@ class ContextBody(Body, frozen=True):
     def definition(self) -> ContextDefinition:
         """Its tokens are not counted yet. Raises InvalidRequest."""
         adapters = tuple(dict.fromkeys(self.adapters))
-        return ContextDefinition(self.content, adapters, seconds(self.ttl), self.pin, self.priority, tokens=0)
+        return ContextDefinition(
+            self.content, adapters, seconds(self.ttl), self.pin, self.priority, tokens_of={}, tokens=0
+        )
 
 
 class ContextPatch(Patch, frozen=True):
@@ -85,19 +88,21 @@ class ContextPatch(Patch, frozen=True):
 
 
 class ContextAdapter(msgspec.Struct, frozen=True):
-    """What is cached for one of a context's models; error: why it cannot be computed, for now."""
+    """What is cached for one of a context's models; error: why it cannot be computed, for now. base_models: that its
+    versions belong to, by name; empty where none is served."""
 
     status: ContextStatus
     cached_tokens: int
+    base_models: list[str] = msgspec.field(default_factory=list)
     error: str | None = None
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """status: of all its models together. cached_tokens: that each of them has at least. held: all of it is, for each
-    of them. hits: requests that named it. bytes: of the cached KV. found_tokens: of its tokens, those that these
-    requests found; saved_seconds: of the device, that computing them would have taken, estimated. seconds_again: that
-    it took to compute what had been lost of it. stored_token_hours: that its tokens were held. money: null where no
-    prices are set."""
+    """status: of all its models together. tokens: of several base models the most that one makes of it. cached_tokens:
+    that each of its models has at least. held: all of it is, for each of them. hits: requests that named it. bytes: of
+    the cached KV. found_tokens: of its tokens, those that these requests found; saved_seconds: of the device, that
+    computing them would have taken, estimated. seconds_again: that it took to compute what had been lost of it.
+    stored_token_hours: that its tokens were held. money: null where no prices are set."""
 
     name: str
     tenant: str | None

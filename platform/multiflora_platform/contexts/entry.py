@@ -58,7 +58,9 @@ class ContextEntry:
 
 def entry_of(row: ContextRow) -> ContextEntry:
     content = msgspec.convert(row.content, ContextContent)
-    definition = ContextDefinition(content, tuple(row.adapters), row.ttl, row.pin, row.priority, row.tokens)
+    definition = ContextDefinition(
+        content, tuple(row.adapters), row.ttl, row.pin, row.priority, row.tokens_of, row.tokens
+    )
     return ContextEntry(
         row.id,
         (row.tenant, row.name),

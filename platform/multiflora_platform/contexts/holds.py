@@ -1,4 +1,4 @@
-"""Which cached prefixes the engine holds on purpose, and for what: several holders may share one.
+"""Which cached prefixes the engines of one base model hold on purpose, and for what: several holders may share one.
 
 The engine knows pins by the hash of a prefix's last block; that a pin is wanted more than once is known here. An engine
 that was restarted has no pins: holders hold again.
@@ -107,7 +107,8 @@ class PrefixHolds:
         return await self._hold(holder, _Hold(tenant, hash, blocks, True, adapter), room, covered)
 
     def _present(self) -> frozenset[Life]:
-        return frozenset(Life(one.id, one.epoch) for one in self._engine.replicas)
+        """One that is about to be stopped, or is, begins its next life when it is started again."""
+        return frozenset(Life(one.id, one.epoch) for one in self._engine.replicas if not one.retired)
 
     def _blocks_beside(self, gone: Set[Holder], tenant: str) -> int:
         return sum(one.blocks for other, one in self._holds.items() if other not in gone and one.tenant == tenant)

@@ -20,9 +20,10 @@ from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
 from multiflora_platform.contexts.entry import ContextEntry, ContextKey
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
-from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
+from multiflora_platform.gateway.background.context_prompts import context_ids, context_targets
 from multiflora_platform.gateway.background.context_views import context_view
 from multiflora_platform.gateway.refusals import as_problems
+from multiflora_platform.groups import Group
 from multiflora_platform.insight_api.tenant_limits import within_limits
 from multiflora_platform.services import Services
 from multiflora_platform.web.etags import Precondition
@@ -66,10 +67,10 @@ async def put_context(
     key = (await _known_owner(request, principal, body.tenant or tenant), check_name(name))
     with within_limits(request, principal) as claim:
         definition = await _definition(request, key, body, claim)
-        room = await _keeper(request).room(key[0] or None)
+        rooms = await _keeper(request).rooms(key[0] or None)
         precondition = Precondition(expected.if_match, absent.if_none_match)
         changes = _services(request).contexts.changes
-        is_new = await changes.put(key, definition, room, precondition, principal.actor)
+        is_new = await changes.put(key, definition, rooms, precondition, principal.actor)
     return await _shown(request, key, 201 if is_new else 200)
 
 
@@ -89,9 +90,9 @@ async def change_context(
     before = _entry(request, (_owner(principal, tenant), name))
     with within_limits(request, principal) as claim:
         definition = await _definition(request, before.key, patch.onto(before.definition), claim)
-        room = await _keeper(request).room(before.tenant)
+        rooms = await _keeper(request).rooms(before.tenant)
         changes = _services(request).contexts.changes
-        await changes.amend(before, definition, room, patch.renews, expected, principal.actor)
+        await changes.amend(before, definition, rooms, patch.renews, expected, principal.actor)
     return await _shown(request, before.key)
 
 
@@ -110,15 +111,26 @@ async def _definition(request: Request, key: ContextKey, body: ContextBody, clai
     Raises InvalidRequest, AdapterNotFound, LimitReached."""
     services = _services(request)
     definition = body.definition()
-    owner = await _keeper(request).prefixes.principal(key[0] or None)
+    owner = await _keeper(request).owners.principal(key[0] or None)
     with as_problems():
-        for adapter in definition.adapters or (services.model.name,):
-            context_digests(services.registry, services.groups, owner, adapter, services.settings.enable_lora)
-        ids = await context_ids(definition.content, services.model, services.model.longest(services.engine))
+        groups = [_groups_of(services, owner, model) for model in definition.adapters or (None,)]
+        counts = {group: await _count(definition, group) for group in set().union(*groups)}
     present = services.contexts.book.find(key)
     if present is None or not definition.is_computed_as(present.definition):
-        claim.prompt(len(ids) * max(1, len(definition.adapters)))
-    return replace(definition, tokens=len(ids))
+        claim.prompt(sum(counts[group] for of_model in groups for group in of_model))
+    tokens_of = {group.base_digest: tokens for group, tokens in counts.items()}
+    return replace(definition, tokens_of=tokens_of, tokens=max(tokens_of.values()))
+
+
+def _groups_of(services: Services, owner: Principal, model: str | None) -> set[Group]:
+    """All that the versions belong to which a context's model may mean. Raises ApiError."""
+    registry, enable_lora = services.registry, services.settings.enable_lora
+    return {target.group for target in context_targets(registry, services.groups, owner, model, enable_lora)}
+
+
+async def _count(definition: ContextDefinition, group: Group) -> int:
+    """Tokens of the context. Raises ApiError."""
+    return len(await context_ids(definition.content, group.model, group.max_model_len))
 
 
 def _check_priority(principal: Principal, asked: int | UnsetType) -> None:
@@ -141,7 +153,7 @@ async def _known_owner(request: Request, principal: Principal, tenant: str | Non
     """As _owner, of a tenant that exists. Raises InvalidRequest, Forbidden."""
     owner = _owner(principal, tenant)
     try:
-        await _keeper(request).prefixes.principal(owner or None)
+        await _keeper(request).owners.principal(owner or None)
     except TenantNotFound as error:
         raise InvalidRequest(error.detail, pointer="/tenant") from None
     return owner

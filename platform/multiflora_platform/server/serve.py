@@ -28,7 +28,6 @@ from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.processes import start_all, stop_all, wait_all_ready
-from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.explaining.placing import readers
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.alerts.events import AlertEvents
@@ -202,13 +201,13 @@ async def _parts(
         stack.push_async_callback(keys.close)
         metrics = Metrics(opened.served.name)
         engine = _fleet(settings, opened, metrics, display)  # asked from now on, started last
-        contexts = await Contexts.open(database, follower, engine)
+        contexts = await Contexts.open(database, follower)
         stack.push_async_callback(contexts.close)
         registry = await Registry.open(
             database,
             follower,
             ArtifactStore(settings.data_dir / "artifacts"),
-            make_link(engine, opened, keys, ContextWarmer(engine, opened.served, keys, contexts.book).run),
+            make_link(engine, opened, keys, contexts.book),
             settings.max_lora_rank,
             scratch=settings.data_dir / "incoming",
             source_roots=settings.allow_source_root,

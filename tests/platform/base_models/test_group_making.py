@@ -18,10 +18,11 @@ from multiflora_platform.settings import Settings
 DEMO = Path(__file__).parents[3] / "examples" / "demo" / "base"
 METRICS = Metrics("base")
 KEYS: Any = SimpleNamespace(secret=b"secret")
+CONTEXTS: Any = SimpleNamespace(book=SimpleNamespace())
 REGISTRY: Any = SimpleNamespace(snapshot=SimpleNamespace(kv_reach=lambda digest: BASE_KV))
 
 
-async def test_one_more_base_model_has_engines_named_after_it_and_no_contexts(tmp_path: Path) -> None:
+async def test_one_more_base_model_has_engines_named_after_it_and_its_contexts_are_computed(tmp_path: Path) -> None:
     settings = Settings(
         model=str(DEMO),
         served_model_name=("second",),
@@ -31,12 +32,13 @@ async def test_one_more_base_model_has_engines_named_after_it_and_no_contexts(tm
         routing="least-loaded",
     )
     opened = open_model(settings)
-    services: Any = SimpleNamespace(metrics=METRICS, registry=REGISTRY, keys=KEYS)
+    services: Any = SimpleNamespace(metrics=METRICS, registry=REGISTRY, keys=KEYS, contexts=CONTEXTS)
     group, fleet, link = make_group(services, settings, opened)
     assert (group.name, group.base_digest, group.engine) == ("second", opened.base.digest, fleet)
     assert [(one.id, one.group) for one in fleet.replicas] == [("second-0", "second"), ("second-1", "second")]
     assert [one.id for one in make_fleet(settings, opened, METRICS).replicas] == ["0", "1"]
-    assert (link.base, link.warm_contexts) == (opened.base, None)
+    assert link.base == opened.base
+    assert link.warm_contexts is not None
     await group.grammars.close()
 
 
@@ -44,7 +46,7 @@ def test_adapters_may_name_any_base_model_by_its_source(tmp_path: Path) -> None:
     """The default one, too, whatever it is served as."""
     settings = Settings(model=str(DEMO), served_model_name=("renamed",), device="cpu", data_dir=tmp_path)
     opened = open_model(settings)
-    link = make_link(make_fleet(settings, opened, METRICS), opened, KEYS)
+    link = make_link(make_fleet(settings, opened, METRICS), opened, KEYS, CONTEXTS.book)
     assert (link.base.name, link.names) == ("renamed", (str(DEMO),))
 
 

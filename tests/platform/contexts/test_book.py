@@ -16,7 +16,7 @@ async def hits(contexts: ContextHouse) -> tuple[int, int]:
     """As this server shows them, and as the database has them."""
     book = contexts.house.services.contexts.book
     (entry,) = book.all()
-    again = await Contexts.open(contexts.registry.database, contexts.registry.follower, contexts.house.services.engine)
+    again = await Contexts.open(contexts.registry.database, contexts.registry.follower)
     (read,) = again.book.all()
     return book.use(entry).hits, read.use.hits
 

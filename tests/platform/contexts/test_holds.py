@@ -15,7 +15,7 @@ class Cache:
     """An engine, and all of them. has: what it has cached; None: all that it is asked for."""
 
     def __init__(self, id: str = "0", has: str | None = None) -> None:
-        self.id, self.epoch, self._has = id, 0, has
+        self.id, self.epoch, self.retired, self._has = id, 0, False, has
         self.pins: list[str] = []
         self.replicas = [self]
 
@@ -63,6 +63,18 @@ async def test_a_hold_is_lost_with_the_engines_that_have_it_and_with_no_other() 
     other.epoch += 1
     assert holds.lost() == {hint(1)}
     assert [one.holder for one in holds.held()] == [hint(0)]
+
+
+async def test_an_engine_that_idles_holds_nothing_until_it_is_asked_again() -> None:
+    cache: Any = Cache()
+    holds, holder = PrefixHolds(cache), ("context", 1, None)
+    assert await holds.hold(holder, "acme", "here", 1, ROOM)
+    cache.retired = True
+    assert (holds.lost(), holds.held()) == ({holder}, [])
+    cache.retired, cache.epoch = False, 1
+    assert holds.held() == []
+    assert await holds.hold(holder, "acme", "here", 1, ROOM)
+    assert [one.holder for one in holds.held()] == [holder]
 
 
 async def test_what_is_held_again_is_held_while_the_engine_is_asked() -> None:

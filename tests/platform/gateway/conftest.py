@@ -59,6 +59,23 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
+@pytest.fixture(scope="session")
+def other_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """The same letters under other ids, and another template, which makes more of a system message."""
+    folder = tmp_path_factory.mktemp("other-tokenizer")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
+    rust = RustTokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    rust.add_special_tokens([END])
+    rust.save(str(folder / "tokenizer.json"))
+    rules = "{% if message['role'] == 'system' %}Rules: {% endif %}"
+    template = f"{{% for message in messages %}}[{rules}{{{{ message['content'] }}}}]{{% endfor %}}"
+    config = {"eos_token": END, "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return Tokenizer.load(folder)
+
+
 @pytest.fixture
 def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
     def make(settings: dict[str, Any] | None = None, **defaults: Any) -> House:
@@ -79,7 +96,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             shadows=Shadows(registry.rollouts, registry.lease),
             webhooks=SimpleNamespace(),
             insight=Insight(handle, "base", drift=Drift(readers(groups))),
-            contexts=Contexts(SimpleNamespace(), handle),
+            contexts=Contexts(SimpleNamespace()),
         )
         app = create_app(services)
         http = httpx.AsyncClient(

@@ -27,7 +27,7 @@ async def real_house(
         registry = await make(engine=services.engine)
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
         services.webhooks = registry.webhooks
-        services.contexts = await Contexts.open(registry.database, registry.follower, services.engine)
+        services.contexts = await Contexts.open(registry.database, registry.follower)
         services.shadows = Shadows(registry.registry.rollouts, registry.registry.lease)
         house.app = create_app(services)
         house.engine.reply = "x"

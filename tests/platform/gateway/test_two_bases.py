@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.platform.gateway.house import ADMIN, BASE_DIGEST, END, READY, TENANT, FakeClient, House
-from tokenizers import Tokenizer as RustTokenizer
-from tokenizers import decoders, models, pre_tokenizers
+from tests.platform.gateway.house import ADMIN, BASE_DIGEST, READY, TENANT, FakeClient, House
 
 from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, EngineStats, Fatal
@@ -26,22 +23,6 @@ from multiflora_platform.text.tokenizer import Tokenizer
 
 OTHER_DIGEST, ADAPTER_DIGEST = "c" * 64, "e" * 64
 OTHER_READY = replace(READY, max_model_len=99)
-
-
-@pytest.fixture(scope="module")
-def other_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """The same letters under other ids, and another template."""
-    folder = tmp_path_factory.mktemp("other-tokenizer")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
-    rust = RustTokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
-    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    rust.decoder = decoders.ByteLevel()
-    rust.add_special_tokens([END])
-    rust.save(str(folder / "tokenizer.json"))
-    template = "{% for message in messages %}[{{ message['content'] }}]{% endfor %}"
-    config = {"eos_token": END, "chat_template": template}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return Tokenizer.load(folder)
 
 
 class SlowWaker:

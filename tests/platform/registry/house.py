@@ -176,7 +176,7 @@ class House:
         engine = Fleet(
             [EngineReplica("0", SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))]
         )
-        self.contexts = await Contexts.open(self.database, self.follower, engine)
+        self.contexts = await Contexts.open(self.database, self.follower)
         model = SimpleNamespace(**_MODEL, longest=lambda engine: 64)
         groups = Groups(Group(model, self.base.digest, engine, SimpleNamespace()))
         self.app.state.services = services = SimpleNamespace(

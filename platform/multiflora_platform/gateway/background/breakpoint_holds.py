@@ -15,11 +15,12 @@ from multiflora_engine.cache.block_hashes import prompt_hashes
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.budget import HoldRoom
-from multiflora_platform.contexts.holds import Holder
+from multiflora_platform.contexts.holds import Holder, PrefixHolds
 from multiflora_platform.gateway.background.context_prefixes import KeeperParts
 from multiflora_platform.gateway.generation.model_resolution import ResolvedModel
 from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.gateway.prompting.breakpoints import Breakpoint
+from multiflora_platform.groups import Group
 from multiflora_platform.observability.observers import Observer, PromptStart
 from multiflora_platform.text.off_loop import off_loop
 
@@ -30,12 +31,19 @@ _MOST_WAITING = 256
 
 
 class BreakpointHolds:
-    """`observer` of each request that marks something; `tend` now and then."""
+    """Of one base model: `observer` of each request that marks something; `tend` now and then."""
 
-    def __init__(self, parts: KeeperParts, room: Callable[[str | None], Awaitable[HoldRoom | None]]) -> None:
+    def __init__(
+        self,
+        parts: KeeperParts,
+        group: Group,
+        holds: PrefixHolds,
+        room: Callable[[str | None], Awaitable[HoldRoom | None]],
+    ) -> None:
         self._parts = parts
+        self._group = group
+        self._holds = holds
         self._room = room
-        self._holds = parts.contexts.holds
         # time.monotonic() at which each ends.
         self._until: dict[Holder, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,10 +56,8 @@ class BreakpointHolds:
         cache_salt: str | None,
         marks: Sequence[Breakpoint],
     ) -> list[Observer]:
-        """For `start`. None where nothing is marked, or for another base model than the default one: its engines alone
-        hold prefixes on purpose."""
-        is_kept = self._parts.settings.enable_prefix_caching and resolved.group is self._parts.groups.default
-        if not marks or not is_kept:
+        """For `start`; none where nothing is marked. resolved: of this base model."""
+        if not marks or not self._parts.settings.enable_prefix_caching:
             return []
         salt = cache_scope(self._parts.keys, principal, cache_salt).salt
         return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, resolved, marks))]
@@ -84,14 +90,13 @@ class BreakpointHolds:
     async def _hold_all(
         self, tenant: str | None, salt: str, ids: list[int], resolved: ResolvedModel, marks: Sequence[Breakpoint]
     ) -> None:
-        room, ready = await self._room(tenant), self._parts.engine.ready
+        room, ready = await self._room(tenant), self._group.engine.ready
         if room is None or ready is None:
             return
-        base, size = resolved.group.base_digest, ready.block_size
+        base, size = self._group.base_digest, ready.block_size
         hashes = await off_loop(len(ids), partial(prompt_hashes, base, resolved.kv_reach, salt, ids, size))
-        model = self._parts.model
         for mark in marks:
-            tokens = await mark.held_tokens(ids, model, model.longest(self._parts.engine))
+            tokens = await mark.held_tokens(ids, self._group.model, self._group.max_model_len)
             if blocks := tokens // ready.block_size:
                 await self._hold(tenant or "", resolved.adapter, hashes[:blocks], time.monotonic() + mark.ttl, room)
 

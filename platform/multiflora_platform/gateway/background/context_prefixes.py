@@ -1,4 +1,4 @@
-"""Contexts as prefixes of blocks: their tokens, the digests that they are computed for, and what is cached of them.
+"""Contexts as prefixes of blocks on one base model: their tokens, and what its engines have of them.
 
 Asks the engine; computes and holds nothing.
 """
@@ -6,7 +6,6 @@ Asks the engine; computes and holds nothing.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,19 +17,14 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.contexts.entry import ContextEntry
 from multiflora_platform.contexts.service import Contexts
-from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
-from multiflora_platform.gateway.background.warming import cache_principal
+from multiflora_platform.gateway.background.context_prompts import context_ids
 from multiflora_platform.gateway.generation.start import cache_scope
-from multiflora_platform.groups import Groups, ServedModel
+from multiflora_platform.groups import Group, Groups
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.settings import Settings
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
-
-# How long a tenant's policy is taken to be what it was.
-_POLICY_SECONDS = 2.0
 
 
 class KeeperParts(Protocol):
@@ -43,12 +37,6 @@ class KeeperParts(Protocol):
     contexts: Contexts
     usage: UsageLedger
     metrics: Metrics
-
-    @property
-    def model(self) -> ServedModel: ...
-
-    @property
-    def engine(self) -> EngineHandle: ...
 
 
 @dataclass
@@ -78,7 +66,7 @@ class ContextPrefix:
 
 @dataclass
 class KeptContext:
-    """A context as the keeper has it."""
+    """A context as a keeper has it for its base model."""
 
     entry: ContextEntry
     ids: list[int] | None = None
@@ -86,15 +74,16 @@ class KeptContext:
     error: str | None = None
     """Why they cannot be made."""
     prefixes: dict[str | None, ContextPrefix] = field(default_factory=dict)
-    """By digest; of those that its adapters mean now."""
+    """By digest; of those of its base model that its adapters mean now."""
 
 
 class ContextPrefixes:
-    def __init__(self, parts: KeeperParts) -> None:
+    """Of all contexts that have to do with one base model."""
+
+    def __init__(self, parts: KeeperParts, group: Group) -> None:
         self._parts = parts
+        self._group = group
         self._kept: dict[int, KeptContext] = {}
-        # With the time of the look, by tenant.
-        self._principals: dict[str | None, tuple[float, Principal]] = {}
 
     def of(self, entry: ContextEntry) -> KeptContext:
         """All of it is unknown again after a change of the context."""
@@ -111,26 +100,12 @@ class ContextPrefixes:
 
     async def ids(self, kept: KeptContext) -> list[int] | None:
         if kept.ids is None and kept.error is None:
-            model = self._parts.model
+            model, content = self._group.model, kept.entry.definition.content
             try:
-                kept.ids = await context_ids(kept.entry.definition.content, model, model.longest(self._parts.engine))
+                kept.ids = await context_ids(content, model, self._group.max_model_len)
             except ApiError as error:
                 kept.error = error.message
         return kept.ids
-
-    async def principal(self, tenant: str | None) -> Principal:
-        """Raises TenantNotFound."""
-        looked_at, principal = self._principals.get(tenant, (0.0, None))
-        now = time.monotonic()
-        if principal is None or now - looked_at > _POLICY_SECONDS:
-            principal = await cache_principal(self._parts.keys, tenant)
-            self._principals[tenant] = now, principal
-        return principal
-
-    def digests(self, principal: Principal, model: str | None) -> list[str | None]:
-        """Raises ApiError."""
-        parts = self._parts
-        return context_digests(parts.registry, parts.groups, principal, model, parts.settings.enable_lora)
 
     async def prefix(
         self, kept: KeptContext, digest: str | None, ids: list[int], principal: Principal
@@ -139,8 +114,8 @@ class ContextPrefixes:
         that begins to share its prefixes has another salt."""
         registry, salt = self._parts.registry, cache_scope(self._parts.keys, principal).salt
         reach = registry.snapshot.kv_reach(digest)
-        root, activation, _ = identity(self._parts.groups.default.base_digest, reach, salt, ids)
-        lives = [(one.id, one.epoch) for one in self._parts.engine.replicas if one.ready is not None]
+        root, activation, _ = identity(self._group.base_digest, reach, salt, ids)
+        lives = [(one.id, one.epoch) for one in self._group.engine.replicas if one.ready is not None]
         prefix = kept.prefixes.get(digest)
         if prefix is None or (prefix.root, prefix.lives) != (root, lives):
             hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size, 0, activation))
@@ -157,10 +132,10 @@ class ContextPrefixes:
         if not prefix.hashes:
             return 0
         chain = b"".join(prefix.hashes)
-        engines = self._parts.engine.each()
+        engines = self._group.engine.each()
         return min(reply.found for reply in await asyncio.gather(*(one.cache("find", chain=chain) for one in engines)))
 
     @property
     def block_size(self) -> int:
-        ready = self._parts.engine.ready
+        ready = self._group.engine.ready
         return self._parts.settings.block_size if ready is None else ready.block_size

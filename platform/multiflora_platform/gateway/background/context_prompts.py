@@ -1,18 +1,19 @@
-"""A context as token ids, and the digests that it is computed for."""
+"""A context as token ids, and the versions that it is computed for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.contexts.content import ContextContent
+from multiflora_platform.contexts.content import ContextContent, ContextDefinition
 from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve_model
 from multiflora_platform.gateway.prompting.chat import begun_ids
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.groups import Groups, ServedModel
+from multiflora_platform.groups import Group, Groups, ServedModel
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT
 from multiflora_platform.text.common_beginning import num_alike
@@ -20,6 +21,16 @@ from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_f
 
 # How a request's first own message may begin; what both have is the context's alone.
 _BEGINNINGS = ("a", "7")
+# Of a split, which draws for each user, always the same version is drawn: all of them are computed for.
+_SAME_USER = "contexts"
+_ANYONE = Principal("admin", None, "contexts")
+
+
+class ContextTarget(NamedTuple):
+    """One of the versions that a context is computed for. digest: None is the base model itself."""
+
+    group: Group
+    digest: str | None
 
 
 async def context_ids(content: ContextContent, model: ServedModel, limit: int) -> list[int]:
@@ -55,34 +66,45 @@ async def _common(content: ContextContent, role: str, model: ServedModel, limit:
     return one[: num_alike(one, other)]
 
 
-def context_digests(
+def context_targets(
     registry: Registry, groups: Groups, principal: Principal, name: str | None, enable_lora: bool
-) -> list[str | None]:
-    """Of all versions that requests of this model may run on; [None]: the base's. name: None is the base. Raises
-    ApiError where it is not one of the principal's models, or belongs to another base model than the default one."""
+) -> list[ContextTarget]:
+    """All that requests of this model may run on. name: None is the default base model. Raises ApiError where it is
+    not one of the principal's models."""
     if name is None:
-        return [None]
+        return [ContextTarget(groups.default, None)]
     known = groups.known_as(name)
-    resolved = resolve_model(registry, groups, principal, known, None)
-    if resolved.group is not groups.default:
-        kept = groups.default.name
-        raise invalid("adapters", f"Contexts are computed for {kept!r} and its adapters; {known!r} is of another base.")
+    resolved = resolve_model(registry, groups, principal, known, _SAME_USER)
     if resolved.adapter is None:
-        return [None]
+        return [ContextTarget(resolved.group, None)]
     if not enable_lora:
         raise model_not_found(known, reason=ADAPTERS_ARE_OFF)
-    split = _split(registry, known)
-    return [*split] if resolved.digest in split else [resolved.digest]
+    drawn = ContextTarget(resolved.group, resolved.digest)
+    split = _split(registry, groups, known)
+    return split if drawn in split else [drawn]
 
 
-def _split(registry: Registry, known: str) -> Sequence[str]:
-    """Digests of all versions behind an alias; none where it is not an alias's name."""
+def _split(registry: Registry, groups: Groups, known: str) -> list[ContextTarget]:
+    """All versions behind an alias that are served; none where it is not an alias's name."""
     name, _, selector = known.partition("@")
     entry = registry.snapshot.adapters.get(name)
     alias = entry.aliases.get(selector or DEFAULT) if entry is not None else None
     if entry is None or alias is None:
-        return ()
-    return sorted({entry.digests[number] for number in alias.layout if number in entry.digests})
+        return []
+    versions = sorted(
+        {(entry.digests[number], entry.bases[number]) for number in alias.layout if number in entry.digests}
+    )
+    return [ContextTarget(group, digest) for digest, base in versions if (group := groups.of_base(base))]
+
+
+def num_models_on(registry: Registry, groups: Groups, definition: ContextDefinition, group: Group) -> int:
+    """How many of the context's models are of this base model, as far as they are served."""
+    count = 0
+    for model in definition.adapters or (None,):
+        with suppress(ApiError):
+            targets = context_targets(registry, groups, _ANYONE, model, enable_lora=True)
+            count += any(target.group is group for target in targets)
+    return count
 
 
 def names_adapter(model: str, adapter: str) -> bool:

@@ -1,45 +1,48 @@
-"""A context as its clients see it: what the engine has of it now."""
+"""A context as its clients see it: what engines have of it now."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.context_schemas import Context, ContextAdapter, ContextStatus, together
 from multiflora_platform.contexts.entry import ContextEntry
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
-from multiflora_platform.gateway.background.context_prefixes import ContextPrefix, KeeperParts, KeptContext
+from multiflora_platform.gateway.background.context_prefixes import ContextPrefix, KeeperParts
+from multiflora_platform.gateway.background.context_prompts import ContextTarget, context_targets
+from multiflora_platform.gateway.background.group_keeper import GroupKeeper
+from multiflora_platform.groups import Group
 from multiflora_platform.prices import prices_of
 from multiflora_platform.web.etags import etag_of
 from multiflora_platform.web.openai_errors import ApiError
 
+_NOT_READY = "The engine is not ready; it is starting or restarting."
+_ASLEEP = "The base model is idle: it is computed once a request has started its engines."
+
 
 async def context_view(parts: KeeperParts, keeper: ContextKeeper, entry: ContextEntry) -> Context:
-    """Where the engine cannot be asked, nothing is cached."""
-    kept = keeper.prefixes.of(entry)
-    ids = await keeper.prefixes.ids(kept)
-    principal = await keeper.prefixes.principal(entry.tenant)
-    models = {model or parts.model.name: model for model in entry.definition.adapters or (None,)}
-    adapters: dict[str, ContextAdapter] = {}
-    blocks = 0
+    """Where engines cannot be asked, nothing is cached."""
+    principal = await keeper.owners.principal(entry.tenant)
+    models = {model or parts.groups.default.name: model for model in entry.definition.adapters or (None,)}
+    found: dict[str, _Found] = {}
     for name, model in models.items():
         try:
-            adapters[name], found = await _adapter(parts, keeper, kept, model, principal)
-            blocks += found
-        except (ApiError, EngineUnavailable) as error:
-            adapters[name] = ContextAdapter("cold", 0, error.message)
-    use, prices = parts.contexts.book.use(entry), prices_of(parts.settings)
+            found[name] = await _find(parts, keeper, entry, model, principal)
+        except ApiError as error:
+            found[name] = _Found(ContextAdapter("cold", 0, error=error.message), [])
+    adapters = {name: one.view for name, one in found.items()}
+    prefixes = [prefix for one in found.values() for prefix in one.prefixes]
+    use, prices, definition = parts.contexts.book.use(entry), prices_of(parts.settings), entry.definition
     saved, again = use.saved_us / 1e6, use.again_us / 1e6
     status = together([one.status for one in adapters.values()])
-    ready, definition, now = parts.engine.ready, entry.definition, datetime.now(UTC)
     observed: dict[str, Any] = {
         "status": status,
-        "tokens": definition.tokens if ids is None else len(ids),
+        "tokens": max((prefix.tokens for prefix in prefixes), default=definition.tokens),
         "cached_tokens": min(one.cached_tokens for one in adapters.values()),
-        "bytes": 0 if ready is None else blocks * (ready.kv_bytes // max(1, ready.num_blocks)),
-        "held": entry.is_pinned(now) and status == "warm" and keeper.is_held(kept),
+        "bytes": sum(prefix.bytes for prefix in prefixes),
+        "held": status == "warm" and entry.is_pinned(datetime.now(UTC)) and all(prefix.held for prefix in prefixes),
         "hits": use.hits,
         "found_tokens": use.found_tokens,
         "saved_seconds": saved,
@@ -64,24 +67,66 @@ async def context_view(parts: KeeperParts, keeper: ContextKeeper, entry: Context
     )
 
 
-async def _adapter(
-    parts: KeeperParts, keeper: ContextKeeper, kept: KeptContext, model: str | None, principal: Principal
-) -> tuple[ContextAdapter, int]:
-    """For one of its models, with the blocks that are cached for it. Raises ApiError, EngineUnavailable."""
-    if parts.engine.ready is None:
-        return ContextAdapter("cold", 0, "The engine is not ready; it is starting or restarting."), 0
-    if kept.ids is None:
-        return ContextAdapter("cold", 0, kept.error), 0
-    prefixes = keeper.prefixes
-    states: list[ContextStatus] = []
-    counts: list[int] = []
-    error = None
-    for digest in prefixes.digests(principal, model):
-        prefix = await prefixes.prefix(kept, digest, kept.ids, principal)
-        counts.append(await prefixes.found(prefix))
-        states.append(_status(prefix, counts[-1], kept.entry))
-        error = error or (prefix.error if counts[-1] < len(prefix.hashes) else None)
-    return ContextAdapter(together(states), min(counts) * prefixes.block_size, error), sum(counts)
+class _Prefix(NamedTuple):
+    """What the engines of one base model have of a context, for one of its versions."""
+
+    base: str
+    status: ContextStatus
+    tokens: int
+    """Of the context."""
+    cached_tokens: int
+    bytes: int
+    held: bool
+    error: str | None
+
+
+class _Found(NamedTuple):
+    """For one of a context's models, and each of the versions that it may mean."""
+
+    view: ContextAdapter
+    prefixes: list[_Prefix]
+
+
+async def _find(
+    parts: KeeperParts, keeper: ContextKeeper, entry: ContextEntry, model: str | None, principal: Principal
+) -> _Found:
+    """Raises ApiError."""
+    targets = context_targets(parts.registry, parts.groups, principal, model, parts.settings.enable_lora)
+    found = [await _prefix(keeper.of(target.group), target, entry, principal) for target in targets]
+    view = ContextAdapter(
+        together([one.status for one in found]),
+        min(one.cached_tokens for one in found),
+        list(dict.fromkeys(one.base for one in found)),
+        next((one.error for one in found if one.error), None),
+    )
+    return _Found(view, found)
+
+
+async def _prefix(keeper: GroupKeeper, target: ContextTarget, entry: ContextEntry, principal: Principal) -> _Prefix:
+    group, prefixes, kept = target.group, keeper.prefixes, keeper.prefixes.of(entry)
+    ids, ready = await prefixes.ids(kept), group.engine.ready
+    if ids is None:
+        return _cold(group, entry, 0, kept.error)
+    if ready is None:
+        return _cold(group, entry, len(ids), _ASLEEP if group.asleep else _NOT_READY)
+    prefix = await prefixes.prefix(kept, target.digest, ids, principal)
+    try:
+        found = await prefixes.found(prefix)
+    except EngineUnavailable as error:
+        return _cold(group, entry, len(ids), error.message)
+    return _Prefix(
+        group.name,
+        _status(prefix, found, entry),
+        len(ids),
+        found * ready.block_size,
+        found * (ready.kv_bytes // max(1, ready.num_blocks)),
+        keeper.is_held(kept),
+        prefix.error if found < len(prefix.hashes) else None,
+    )
+
+
+def _cold(group: Group, entry: ContextEntry, tokens: int, error: str | None) -> _Prefix:
+    return _Prefix(group.name, "cold", tokens or entry.definition.tokens_on(group.base_digest), 0, 0, False, error)
 
 
 def _status(prefix: ContextPrefix, found: int, entry: ContextEntry) -> ContextStatus:

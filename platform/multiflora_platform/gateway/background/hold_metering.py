@@ -7,29 +7,35 @@ from collections.abc import Callable, Sequence
 
 from multiflora_platform.contexts.context_use import ContextUse
 from multiflora_platform.contexts.entry import ContextEntry
+from multiflora_platform.contexts.holds import PrefixHolds
 from multiflora_platform.gateway.background.context_prefixes import ContextPrefix, KeeperParts
 from multiflora_platform.gateway.background.warming import Warmed
+from multiflora_platform.groups import Group
 
 CONTEXT = "context"
 """The kind of holders that are contexts; the number beside it is the context's id."""
 
 
 class HoldMeter:
-    """`count` it now and then: each hold is taken to have been there since the last time."""
+    """Of one base model. `count` it now and then: each hold is taken to have been there since the last time."""
 
-    def __init__(self, parts: KeeperParts, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, parts: KeeperParts, group: Group, holds: PrefixHolds, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._parts = parts
+        self._group = group
+        self._holds = holds
         self._clock = clock
         self._at = clock()
 
     def count(self) -> None:
         now = self._clock()
         elapsed, self._at = now - self._at, now
-        ready = self._parts.engine.ready
+        ready = self._group.engine.ready
         if ready is None:
             return
-        metrics = self._parts.metrics.of(self._parts.groups.default.name)
-        for held in self._parts.contexts.holds.held():
+        metrics = self._parts.metrics.of(self._group.name)
+        for held in self._holds.held():
             token_seconds = round(held.blocks * ready.block_size * elapsed)
             self._parts.usage.row(held.tenant, held.adapter).stored_token_seconds += token_seconds
             metrics.held(held.adapter, token_seconds)

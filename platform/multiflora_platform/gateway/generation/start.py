@@ -175,7 +175,8 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     name = getattr(admission.body, "context", None)
     context = parts.contexts.book.find((tenant or "", name)) if name else None
     if context is not None:
-        observers.append(ContextMeter(parts.contexts.book, context, savings.seconds_per_token))
+        tokens = context.definition.tokens_on(admission.group.base_digest)
+        observers.append(ContextMeter(parts.contexts.book, context.id, tokens, savings.seconds_per_token))
     engine = admission.group.engine
     if len(engine.replicas) > 1:
         observers.append(metrics.router.follow(lambda: engine.placement_of(request.id)))

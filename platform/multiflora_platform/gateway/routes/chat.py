@@ -58,7 +58,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         prompts = [(chat.ids, chat.params)]
         holds = []
         if has_marks:
-            breakpoints = request.app.state.keeper.breakpoints
+            breakpoints = request.app.state.keeper.of(group).breakpoints
             marks = await off_loop(size, partial(chat_breakpoints, body))
             holds = breakpoints.observer(principal, chat.ids, admission.resolved, body.cache_salt, marks)
         generations = await start(

@@ -78,7 +78,7 @@ async def _answer(
         if services.settings.enable_prefix_caching:
             of_context = len(chat.messages) - own_messages
             marks = await off_loop(size, partial(message_marks, body, chat, of_context))
-        breakpoints = request.app.state.keeper.breakpoints
+        breakpoints = request.app.state.keeper.of(group).breakpoints
         holds = breakpoints.observer(principal, prompt.ids, admission.resolved, chat.cache_salt, marks)
         generations = await start(
             services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids, observers=holds

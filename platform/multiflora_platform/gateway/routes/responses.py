@@ -59,7 +59,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
         prompts = [(prompt.ids, prompt.params)]
         holds = []
         if marks_beginnings(chat, parts_of(chat.messages)):
-            breakpoints = request.app.state.keeper.breakpoints
+            breakpoints = request.app.state.keeper.of(group).breakpoints
             marks = await off_loop(size, partial(chat_breakpoints, chat))
             holds = breakpoints.observer(principal, prompt.ids, admission.resolved, chat.cache_salt, marks)
         generations = await start(

@@ -43,6 +43,7 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
+        dict[str, int]: JSON(),
         list[str]: JSON(),
         list[int]: JSON(),
     }

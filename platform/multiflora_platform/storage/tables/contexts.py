@@ -24,7 +24,7 @@ class ContextRow(Base):
     name: Mapped[str] = mapped_column(String(64))
     # messages, prompt, documents and tools, those that were given.
     content: Mapped[dict[str, Any]]
-    # As requests name models: `name`, `name@alias`, `name@3`. Empty: the base model.
+    # As requests name models: `name`, `name@alias`, `name@3`, a base model's. Empty: the default base model.
     adapters: Mapped[list[str]]
     # Seconds; None: it is held for ever.
     ttl: Mapped[int | None] = mapped_column(BigInteger)
@@ -32,6 +32,8 @@ class ContextRow(Base):
     pin: Mapped[bool]
     # As they were counted when it was set: the budget goes by it.
     tokens: Mapped[int] = mapped_column(BigInteger)
+    # For each of its base models, by digest; tokens are the most of these.
+    tokens_of: Mapped[dict[str, int]] = mapped_column(default=dict, server_default="{}")
     # Of its computation, as a request's: smaller runs first.
     priority: Mapped[int]
     # Requests that named it; written in intervals.

@@ -37,7 +37,7 @@ async def ask(contexts: ContextHouse, path: str = "messages", **body: Any) -> An
     asked = {"model": "base", "max_tokens": 1, "messages": ASKED, **body}
     answer = await contexts.acme.post(f"/v1/{path}", json=asked)
     assert answer.status_code == 200, answer.text
-    holds = contexts.keeper.breakpoints
+    holds = contexts.kept.breakpoints
     while holds._tasks:
         for task in list(holds._tasks):
             await task
@@ -45,7 +45,7 @@ async def ask(contexts: ContextHouse, path: str = "messages", **body: Any) -> An
 
 
 def held_blocks(contexts: ContextHouse) -> list[int]:
-    holds = contexts.house.services.contexts.holds._holds.values()
+    holds = contexts.kept.holds._holds.values()
     return sorted(hold.blocks for hold in holds)
 
 

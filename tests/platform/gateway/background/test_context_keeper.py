@@ -17,7 +17,7 @@ from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import CacheReply, EngineStats
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.entry import ContextEntry
-from multiflora_platform.gateway.background import context_keeper, context_warming
+from multiflora_platform.gateway.background import context_warming, group_keeper
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.prompting.named_contexts import completion_with_context
@@ -41,7 +41,9 @@ async def test_a_context_is_computed_in_the_background_and_held(contexts: Contex
     whole = shown["tokens"] // BLOCK * BLOCK
     assert 0 < shown["cached_tokens"] == whole <= shown["tokens"] == len(request.prompt_token_ids)
     assert shown["bytes"] == whole // BLOCK * 10
-    assert shown["adapters"] == {"base": {"status": "warm", "cached_tokens": whole, "error": None}}
+    assert shown["adapters"] == {
+        "base": {"status": "warm", "cached_tokens": whole, "base_models": ["base"], "error": None}
+    }
     contexts.cache.lose_all()
     assert (await contexts.get("rules"))["status"] == "warm", "it is pinned"
     await contexts.keeper.tend()
@@ -158,7 +160,7 @@ async def test_what_is_not_pinned_is_computed_again_when_the_engine_is_idle(cont
     assert not contexts.cache.pins
     contexts.cache.lose_all()
     contexts.house.engine.stats = EngineStats(running=1)
-    (prefix,) = contexts.keeper.prefixes.of(contexts.house.services.contexts.book.all()[0]).prefixes.values()
+    (prefix,) = contexts.kept.prefixes.of(contexts.house.services.contexts.book.all()[0]).prefixes.values()
     for running, status in ((1, "cold"), (0, "warm")):
         contexts.house.engine.stats = replace(contexts.house.engine.stats, running=running)
         prefix.look_at = 0.0
@@ -296,14 +298,14 @@ async def test_contexts_are_computed_before_a_move_whatever_form_names_the_adapt
 async def test_one_that_fails_keeps_no_other_waiting(contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     await contexts.put("first", prompt=RULES, priority=0)
     await contexts.put("second", prompt=RULES * 2, priority=1)
-    ids = contexts.keeper.prefixes.ids
+    ids = contexts.kept.prefixes.ids
 
     async def failing(kept: Any) -> Any:
         if kept.entry.name == "first":
             raise ValueError("its template ran wild")
         return await ids(kept)
 
-    monkeypatch.setattr(contexts.keeper.prefixes, "ids", failing)
+    monkeypatch.setattr(contexts.kept.prefixes, "ids", failing)
     await contexts.keeper.tend()
     assert len(contexts.house.engine.requests) == 1
     assert (await contexts.get("second"))["status"] == "warm"
@@ -330,7 +332,7 @@ async def test_what_is_held_while_an_expiry_is_written_stays_held(
 
     async def slow(entry: Any) -> None:
         await contexts.put("fresh", prompt=RULES * 2)
-        await contexts.keeper._compute_missing()
+        await contexts.kept.compute_missing()
         assert contexts.cache.pins
 
     monkeypatch.setattr(contexts.house.services.contexts.changes, "expire", slow)
@@ -357,11 +359,12 @@ async def test_a_replica_that_comes_back_has_evicted_nothing(
     async def warm(engines: Any, *rest: Any) -> None:
         cached.update({engine.id: True for engine in engines})
 
-    monkeypatch.setattr(context_keeper, "warm_prompt", warm)
+    monkeypatch.setattr(group_keeper, "warm_prompt", warm)
     for replica, line in zip(fleet.replicas, lines, strict=True):
         monkeypatch.setattr(line, "cache", cache_of(replica.id))
-    names = ("settings", "groups", "model", "registry", "keys", "contexts", "usage", "metrics")
-    parts: Any = SimpleNamespace(engine=fleet, **{name: getattr(services, name) for name in names})
+    monkeypatch.setattr(services.groups.default, "engine", fleet)
+    names = ("settings", "groups", "registry", "keys", "contexts", "usage", "metrics")
+    parts: Any = SimpleNamespace(**{name: getattr(services, name) for name in names})
     keeper = ContextKeeper(parts)
     await keeper.tend()
     assert cached == {"0": True, "1": True}
@@ -380,7 +383,7 @@ async def test_a_restart_of_the_server_keeps_definitions_and_hits(contexts: Cont
     await contexts.acme.post("/v1/chat/completions", json=CHAT)
     services = contexts.house.services
     await services.contexts.close()
-    again = await type(services.contexts).open(contexts.registry.database, contexts.registry.follower, services.engine)
+    again = await type(services.contexts).open(contexts.registry.database, contexts.registry.follower)
     (entry,) = again.book.all()
     assert (entry.name, entry.tenant, again.book.use(entry).hits) == ("rules", "acme", 1)
     assert entry.definition.tokens == made["tokens"]

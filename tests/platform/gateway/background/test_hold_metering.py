@@ -29,7 +29,8 @@ def clock(contexts: ContextHouse) -> Clock:
     clock, services = Clock(), contexts.house.services
     services.settings = services.settings.model_copy(update=PRICES)
     services.usage._prices = prices_of(services.settings)
-    contexts.keeper.meter = HoldMeter(services, clock)
+    kept = contexts.kept
+    kept.meter = HoldMeter(services, services.groups.default, kept.holds, clock)
     return clock
 
 
@@ -47,8 +48,8 @@ async def test_what_is_held_is_counted_by_tokens_and_time(contexts: ContextHouse
         "/v1/messages", json={"model": "a", "max_tokens": 1, "system": MARKED, "messages": ASKED}
     )
     assert marked.status_code == 200, marked.text
-    while contexts.keeper.breakpoints._tasks:
-        for task in list(contexts.keeper.breakpoints._tasks):
+    while contexts.kept.breakpoints._tasks:
+        for task in list(contexts.kept.breakpoints._tasks):
             await task
     clock.now += 1800
     await contexts.keeper.tend()
@@ -72,7 +73,7 @@ async def test_an_engine_that_ended_holds_nothing(contexts: ContextHouse, clock:
     await contexts.keeper.tend()
     contexts.cache.restart()
     clock.now += 3600
-    contexts.keeper.meter.count()
+    contexts.kept.meter.count()
     assert (await contexts.get("rules"))["stored_token_hours"] == 0
 
 
@@ -98,7 +99,7 @@ async def test_what_requests_find_is_saved_and_what_was_lost_costs_again(context
     assert shown["money"]["saved"] == pytest.approx(found * (0.02 - 0.001), rel=1e-3)
     assert shown["seconds_again"] == pytest.approx(0.04, rel=1e-3), "evicted, said the engine of both requests"
     contexts.cache.lose_all()
-    (kept,) = contexts.keeper.prefixes._kept.values()
+    (kept,) = contexts.kept.prefixes._kept.values()
     for prefix in kept.prefixes.values():
         prefix.look_at = 0.0
     await contexts.keeper.tend()
