@@ -62,8 +62,8 @@ class PoolSite:
         self._num_rows = num_rows
         self._copies = copies
         self._slots: set[int] = set()
-        self._magnitude = SlotVectors(1.0, len(offsets), site.out_features, offsets.device)
-        self._shift = SlotVectors(0.0, len(offsets), site.out_features, offsets.device)
+        self._magnitude = SlotVectors(1.0, len(offsets), site.out_features, offsets.device, copies)
+        self._shift = SlotVectors(0.0, len(offsets), site.out_features, offsets.device, copies)
         self.a = torch.empty(0, dtype=dtype, device=offsets.device)
         self.b = self.a
         self._allocate(num_rows if site.layer is not None else 0)
@@ -268,6 +268,8 @@ class SlotPool:
         self._experts.free(slot)
         # Kernels skip a slot of rank 0, so that its rows may go to another adapter at once.
         self._ranks[:, slot] = 0
+        # A launched step may still read the vectors that are now reset.
+        self._copies.begin()
         for name in resident.host.sites:
             self._sites[name].detach(slot)
         self._layout = self._current_layout()

@@ -27,6 +27,17 @@ class DeviceCopies:
         with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
 
+    def fill(self, target: torch.Tensor, value: float) -> None:
+        """As `copy`, of one value: in the order of the copies to the same place."""
+        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            target.fill_(value)
+
+    def keep(self, target: torch.Tensor) -> None:
+        """When its tensor is gone, the target's memory is not another's before copies to it have ended. For memory
+        that is given back: a copy may be under way when its adapter has to leave."""
+        if self._stream is not None:
+            target.record_stream(self._stream)
+
     def finished(self) -> Callable[[], bool]:
         """Asks, whenever it is called, whether the copies started so far are done."""
         return (lambda: True) if self._stream is None else self._stream.record_event().query

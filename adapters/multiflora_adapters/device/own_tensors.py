@@ -96,4 +96,6 @@ class OwnTensors(Generic[Own]):
             by_slot.pop(slot, None)
 
     def _empty(self, tensor: torch.Tensor) -> torch.Tensor:
-        return torch.empty_like(tensor, device=self._device)
+        made = torch.empty_like(tensor, device=self._device)
+        self._copies.keep(made)
+        return made

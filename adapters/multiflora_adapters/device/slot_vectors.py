@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import torch
 
+from multiflora_adapters.device.copies import DeviceCopies
+
 
 class SlotVectors:
     """A float32 vector per slot, of a site: allocated when an adapter first brings one, neutral where none has."""
 
-    def __init__(self, neutral: float, num_slots: int, width: int, device: torch.device) -> None:
+    def __init__(self, neutral: float, num_slots: int, width: int, device: torch.device, copies: DeviceCopies) -> None:
         self._neutral = neutral
         self._shape = (num_slots, width)
         self._device = device
+        self._copies = copies
         self._rows: torch.Tensor | None = None
         self._slots: set[int] = set()
 
@@ -30,6 +33,8 @@ class SlotVectors:
         self._slots.add(slot)
 
     def detach(self, slot: int) -> None:
+        """The slot's next adapter may have no vector. In the order of the copies, of which one to this row may be under
+        way: on another stream it could arrive after the neutral value."""
         self._slots.discard(slot)
         if self._rows is not None:
-            self._rows[slot] = self._neutral  # the slot's next adapter may have no vector
+            self._copies.fill(self._rows[slot], self._neutral)

@@ -5,7 +5,8 @@ card (the same kernels for the same arguments, so that its cache is filled); a l
 back is 0. Times mean nothing. Tests and the rehearsal of the first contact use it, nothing that serves requests does.
 
 Streams are followed as far as PyTorch's own operations go: `races` lists those that touch the same bytes on two streams
-without an order between them. Kernels of ours are not looked into: what they touch the host does not know.
+without an order between them, and memory that is given back while another stream still has it in use. Kernels of ours
+are not looked into: what they touch the host does not know.
 """
 
 from __future__ import annotations
@@ -62,11 +63,13 @@ class FakeCard(FakeTensorMode):  # type: ignore[no-untyped-call]
             return torch.zeros((), dtype=args[0].dtype).item()
         if func is _ATEN._to_copy.default and is_here and torch.device(kwargs.get("device") or "cuda").type == "cpu":
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-        if func is _ATEN.record_stream.default:
-            return None
         if not is_here and tensors:
             args, kwargs = tree_map_only(torch.Tensor, self.from_tensor, (args, kwargs))
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        made = super().__torch_dispatch__(func, types, args, kwargs)
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, FakeTensor):
+                self.host.made(tensor)
+        return made
 
 
 @contextmanager
@@ -74,7 +77,7 @@ def fake_card(*, compiles: bool = True) -> Iterator[FakeCard]:
     """For all code inside. compiles: whether Triton compiles what is launched; if not, its interpreter is off, too."""
     card = FakeCard()
     with ExitStack() as stack:
-        for patch in (*_cuda(card), *_tensors(), *(_driver(card) if compiles else _no_kernels(card))):
+        for patch in (*_cuda(card), *_tensors(card), *(_driver(card) if compiles else _no_kernels(card))):
             stack.enter_context(patch)
         stack.enter_context(card)
         yield card
@@ -135,7 +138,7 @@ class _NoProfile(nullcontext[None]):
         return []
 
 
-def _tensors() -> Iterator[Any]:
+def _tensors(card: FakeCard) -> Iterator[Any]:
     """What of tensors asks for a real device, or for pinned memory, before it is dispatched."""
     torch._C._ensureCUDADeviceGuardSet()
     make_tensor, move = torch.tensor, torch.Tensor.to
@@ -164,6 +167,7 @@ def _tensors() -> Iterator[Any]:
     yield mock.patch.object(fake_tensor, "init_gpu_context")
     # An address that is as aligned as the real one.
     yield mock.patch.object(FakeTensor, "data_ptr", lambda tensor: tensor.storage_offset() * tensor.element_size())
+    yield mock.patch.object(FakeTensor, "record_stream", lambda tensor, stream: card.host.keep(tensor, stream))
     yield mock.patch.object(FakeTensor, "copy_", _copy, create=True)
     yield mock.patch.object(FakeTensor, "__getitem__", _item, create=True)
     yield mock.patch.object(FakeTensor, "__setitem__", _set_item, create=True)

@@ -6,7 +6,7 @@ seen that one done before it launched this one.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +85,9 @@ class Host:
 
     def __init__(self) -> None:
         self._streams = 0
-        self._accesses: dict[int, list[_Access]] = defaultdict(list)
+        self._accesses: dict[int, list[_Access]] = {}
+        self._homes: dict[int, Stream] = {}
+        self._kept: set[tuple[int, int]] = set()
         self.clock: Clock = {}
         self.current = Stream(self)
         self._all = [self.current]
@@ -127,6 +129,7 @@ class Host:
         first = int(tensor.storage_offset()) * size
         steps = zip(tensor.shape, tensor.stride(), strict=True)
         end = first + int(sum((count - 1) * stride for count, stride in steps) + 1) * size
+        self.made(tensor)
         before = self._accesses[tensor.untyped_storage()._cdata]
         for other in before:
             touches = other.first < end and first < other.end and (is_write or other.is_write)
@@ -135,6 +138,28 @@ class Host:
         now = stream.clock[stream.number]
         before.append(_Access(stream.number, now, is_write, first, end, operation))
         del before[:-_MOST_ACCESSES]
+
+    def keep(self, tensor: torch.Tensor, stream: Stream) -> None:
+        """As `Tensor.record_stream`: memory that is given back waits for what the stream was given until then."""
+        self.made(tensor)
+        self._kept.add((tensor.untyped_storage()._cdata, stream.number))
+
+    def made(self, tensor: torch.Tensor) -> None:
+        """Its memory is the current stream's, unless it is a view of what is known."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._accesses:
+            self._accesses[storage._cdata] = []
+            self._homes[storage._cdata] = self.current
+            weakref.finalize(storage, self._give_back, storage._cdata).atexit = False
+
+    def _give_back(self, storage: int) -> None:
+        """Its memory may be anything's at once that its stream is given next."""
+        known = dict(self.clock)
+        merge(known, self._homes.pop(storage).clock)
+        for access in self._accesses.pop(storage):
+            if (storage, access.stream) not in self._kept and known.get(access.stream, 0) < access.at:
+                self.races.append(f"given back beside {access.operation}")
+        self._kept = {kept for kept in self._kept if kept[0] != storage}
 
 
 def merge(clock: Clock, other: Mapping[int, int]) -> None:
