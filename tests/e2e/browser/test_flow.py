@@ -269,6 +269,43 @@ def test_the_form_of_an_eval_keeps_every_kind_of_check(window: Window, shop: Ser
     window.errors = [error for error in window.errors if "400" not in error]
 
 
+def test_how_much_of_an_upload_or_a_source_has_come_is_shown(
+    window: Window, shop: Server, adapter_folder: Path
+) -> None:
+    page = window.open("/register?name=arriving")
+    held: list[Route] = []
+    page.route("**/adapters/arriving/versions", lambda route: held.append(route))
+    files = [adapter_folder / "adapter_config.json", adapter_folder / "adapter_model.safetensors"]
+    page.get_by_label("Adapter files", exact=True).set_input_files(files)
+    with page.expect_request("**/adapters/arriving/versions"):
+        page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text(re.compile(r"^Uploaded .* of \d+ KiB$")).wait_for()
+    held[0].continue_()
+    page.unroute("**/adapters/arriving/versions")
+    page.get_by_text("arriving@1 is ready").wait_for()
+
+    # The hub never answers; the job says how far it is.
+    progress = {"done_bytes": 12 << 20, "total_bytes": None}
+
+    def answer(route: Route) -> None:
+        job = route.fetch().json()
+        route.fulfill(json={**job, "progress": progress})
+
+    page.route("**/api/v1/jobs/*", answer)
+    page.get_by_role("button", name="From a source").click()
+    page.get_by_label("Source", exact=True).fill("hf://org/arriving")
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_role("listitem").get_by_text("Fetch", exact=True).wait_for()
+    page.get_by_text("Fetched 12 MiB", exact=True).wait_for()
+    progress["total_bytes"] = 40 << 20
+    page.get_by_text("Fetched 12 MiB of 40 MiB").wait_for()
+    page.get_by_role("img", name="Fetched: 30%").wait_for()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_text("Cancelled. Nothing was registered.").wait_for()
+    with shop.http() as http:
+        assert http.get("/api/v1/jobs?state=cancelled").json()["items"][0]["adapter"] == "arriving"
+
+
 def test_a_rejected_version_says_what_to_do(window: Window, adapter_folder: Path) -> None:
     config = adapter_folder / "adapter_config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"r": 16', '"r": 512'), encoding="utf-8")

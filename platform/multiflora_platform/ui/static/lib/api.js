@@ -74,14 +74,14 @@ export async function getAll(path, { most = 20000, signal: abort } = {}) {
   return items;
 }
 
-/** Files as multipart, with progress, which fetch cannot tell. onProgress(part of 1) */
+/** Files as multipart, with progress, which fetch cannot tell. onProgress({done, total}), bytes */
 export function upload(path, form, { headers = {}, onProgress, signal: abort } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
     request.setRequestHeader("X-CSRF-Token", csrf);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => event.lengthComputable && onProgress?.(event.loaded / event.total);
+    request.upload.onprogress = (event) => event.lengthComputable && onProgress?.({ done: event.loaded, total: event.total });
     request.onerror = () => reject(new ApiError(0, "The connection broke during the upload. Nothing was registered; try again."));
     request.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));
     request.onload = () => {
