@@ -2,7 +2,8 @@
 
 Starts the demo with two engines for each policy in turn and sends the same trace: contexts by Zipf's law, adapters, a
 few new tokens behind each context. The caches hold about half of what the trace asks for. Prints cached tokens and the
-mean and 95th percentile of the time to the first token.
+mean and 95th percentile of the time to the first token; beside them what the simulation says, told what steps, prompts
+and answers cost here.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import aiohttp
 
 from long_texts import free_port
+from multiflora_engine.protocol.traced_request import TracedRequest
+from multiflora_platform.fleet_simulation.run import Plan, simulate
+from multiflora_platform.fleet_simulation.simulated_engine import Costs, EngineShape
 
 KEY = "mf-benchmark-of-routing"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 POLICIES = ("round-robin", "least-loaded", "score")
 # Of the demo: 64 KiB each.
-BLOCK_BYTES, BLOCKS = 65_536, 260
+BLOCK_BYTES, BLOCKS, BLOCK_TOKENS = 65_536, 260, 16
 MODELS = ("extract", "pirate", "redact", "sql", "tools", "multiflora-demo")
 CONTEXTS, CONTEXT_TOKENS, NEW_TOKENS, OUTPUT_TOKENS = 18, 512, 48, 8
 VOCABULARY = range(300, 1100)
@@ -36,10 +41,11 @@ VOCABULARY = range(300, 1100)
 
 @dataclass(frozen=True)
 class Asked:
-    """seconds: to the first token."""
+    """seconds: to the first token; rest: from there to the last."""
 
     cached: int
     seconds: float
+    rest: float
 
 
 def trace(requests: int) -> list[tuple[str, list[int]]]:
@@ -52,9 +58,22 @@ def trace(requests: int) -> list[tuple[str, list[int]]]:
     return [(models[number], contexts[number] + rng.choices(VOCABULARY, k=NEW_TOKENS)) for number in chosen]
 
 
-async def ask(http: aiohttp.ClientSession, model: str, prompt: list[int]) -> Asked:
+def traced(requests: int, rate: float) -> list[TracedRequest]:
+    """The same, for the simulation: a block's digits are its tokens and all before them."""
+    made = []
+    for number, (model, prompt) in enumerate(trace(requests)):
+        ends = range(BLOCK_TOKENS, len(prompt) + 1, BLOCK_TOKENS)
+        blocks = [blake2b(f"{model}{prompt[:end]}".encode(), digest_size=8).hexdigest() for end in ends]
+        found = (len(prompt) - 1) // BLOCK_TOKENS
+        # The last name is the base model's.
+        adapter = (MODELS.index(model) + 1) % len(MODELS)
+        made.append(TracedRequest(blocks, found, 0, False, number / rate, len(prompt), OUTPUT_TOKENS, adapter))
+    return made
+
+
+async def ask(http: aiohttp.ClientSession, model: str, prompt: list[int], output_tokens: int = OUTPUT_TOKENS) -> Asked:
     body = {
-        "model": model, "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "temperature": 0, "ignore_eos": True,
+        "model": model, "prompt": prompt, "max_tokens": output_tokens, "temperature": 0, "ignore_eos": True,
         "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
     began = time.perf_counter()
@@ -68,7 +87,31 @@ async def ask(http: aiohttp.ClientSession, model: str, prompt: list[int]) -> Ask
             usage = json.loads(line[6:]).get("usage")
             cached = usage["prompt_tokens_details"]["cached_tokens"] if usage else cached
     assert first is not None
-    return Asked(cached, first - began)
+    return Asked(cached, first - began, time.perf_counter() - first)
+
+
+async def costs(url: str) -> Costs:
+    """Of one engine: from two lengths of prompts, and answers alone and eight at a time. Medians of five."""
+    rng = random.Random(2)
+
+    def prompt(tokens: int) -> list[int]:
+        return rng.choices(VOCABULARY, k=tokens)
+
+    async def answers(http: aiohttp.ClientSession, count: int) -> float:
+        """Seconds of a step that goes on with so many on one replica; half of twice as many are on the other."""
+        asked = await asyncio.gather(*(ask(http, MODELS[-1], prompt(16), 64) for _ in range(2 * count)))
+        return statistics.median(one.rest for one in asked) / 63
+
+    async with aiohttp.ClientSession(url) as http:
+        short, long = [
+            statistics.median([(await ask(http, MODELS[-1], prompt(tokens))).seconds for _ in range(5)])
+            for tokens in (100, 900)
+        ]
+        alone, eight = [statistics.median([await answers(http, count) for _ in range(5)]) for count in (1, 8)]
+    prompt_seconds, answer_seconds = (long - short) / 800, (eight - alone) / 7
+    step = alone - answer_seconds
+    front = max(0.0, short - 100 * prompt_seconds - step)
+    return Costs(step=step, prompt=prompt_seconds, answer=answer_seconds, front=front)
 
 
 async def run(url: str, requests: int, rate: float) -> list[Asked]:
@@ -121,6 +164,12 @@ def main() -> None:
     options = parser.parse_args()
     prompts = options.requests * (CONTEXT_TOKENS + NEW_TOKENS)
     results: dict[str, list[tuple[float, float, float]]] = {policy: [] for policy in POLICIES}
+    with served("score") as url:
+        measured = asyncio.run(costs(url))
+    print(
+        f"a step {measured.step * 1e3:.2f} ms, a prompt token {measured.prompt * 1e3:.3f} ms, "
+        f"an answer's {measured.answer * 1e3:.2f} ms, the way there and back {measured.front * 1e3:.1f} ms"
+    )
     for _ in range(options.rounds):
         for policy in POLICIES:
             with served(policy) as url:
@@ -133,6 +182,13 @@ def main() -> None:
     middle = {
         policy: [statistics.median(column) for column in zip(*rows, strict=True)] for policy, rows in results.items()
     }
+    for policy, (cached, mean, p95) in middle.items():
+        plan = Plan(2, EngineShape(BLOCKS, BLOCK_TOKENS), measured, policy)
+        simulated = simulate(traced(options.requests, options.rate), plan)
+        print(
+            f"{policy:>12}: {cached:.0%} cached, first token {mean:.0f} ms, p95 {p95:.0f} ms; simulated "
+            f"{simulated.cached_share:.0%}, {simulated.mean * 1e3:.0f} ms, {simulated.percentile(95) * 1e3:.0f} ms"
+        )
     base, score = middle["round-robin"], middle["score"]
     print(f"score beside round-robin, medians: cached {score[0] / base[0]:.2f}x, p95 {score[2] / base[2]:.2f}x")
 

@@ -77,6 +77,7 @@ FLOORS = {
         "messages": 3,
         "model_files": 3,
         "contexts": 4,
+        "fleet_simulation": 4,
         "groups": 4,
         "registry": 4,
         "webhooks": 4,

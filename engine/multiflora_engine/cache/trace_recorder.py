@@ -1,9 +1,11 @@
-"""Which blocks ended sequences used, while an operator records them. Bounded; off when no operator asks for them."""
+"""What ended sequences used, while an operator records them. Bounded; off when no operator asks for them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.core.sequence import Sequence
@@ -24,8 +26,9 @@ class TraceRecorder:
         self._clock = clock
         self._until = 0.0
         self._owners: dict[str, int] = {}
-        # (tags of the blocks in one text, the prompt's blocks, the owner's number, whether it was in the background)
-        self._ended: deque[tuple[bytes, int, int, bool]] = deque()
+        self._adapters: dict[str | None, int] = {None: 0}
+        # (tags of its blocks one behind another, the request without them): a text for each block would take more.
+        self._ended: deque[tuple[bytes, TracedRequest]] = deque()
         self._num_blocks = 0
         self._lost = 0
 
@@ -39,8 +42,17 @@ class TraceRecorder:
         tags = [hash[:TAG_BYTES] for hash in sequence.block_hashes[: sequence.num_computed_tokens // self._block_size]]
         # One token of a prompt is always computed, and its block with it.
         found = 0 if sequence.reads_whole_prompt else (sequence.num_prompt_tokens - 1) // self._block_size
-        owner = self._owners.setdefault(sequence.cache_owner, len(self._owners))
-        self._ended.append((b"".join(tags), min(found, len(tags)), owner, sequence.is_background))
+        request = TracedRequest(
+            blocks=[],
+            prompt_blocks=min(found, len(tags)),
+            owner=self._owners.setdefault(sequence.cache_owner, len(self._owners)),
+            background=sequence.is_background,
+            at=sequence.arrival_time,
+            prompt_tokens=sequence.num_prompt_tokens,
+            output_tokens=len(sequence.output_token_ids),
+            adapter=self._adapters.setdefault(sequence.adapter_digest, len(self._adapters)),
+        )
+        self._ended.append((b"".join(tags), request))
         self._num_blocks += len(tags)
         while self._num_blocks > _MOST_BLOCKS:
             self._num_blocks -= len(self._ended.popleft()[0]) // TAG_BYTES
@@ -56,9 +68,9 @@ class TraceRecorder:
         taken: list[TracedRequest] = []
         room = _BLOCKS_AT_ONCE
         while self._ended and (not taken or len(self._ended[0][0]) <= room * TAG_BYTES):
-            tags, prompt_blocks, owner, background = self._ended.popleft()
+            tags, request = self._ended.popleft()
             room -= len(tags) // TAG_BYTES
-            taken.append(TracedRequest(tags.hex(" ", TAG_BYTES).split(), prompt_blocks, owner, background))
+            taken.append(replace(request, blocks=tags.hex(" ", TAG_BYTES).split()))
         self._num_blocks -= _BLOCKS_AT_ONCE - room
         lost, self._lost = self._lost, 0
         return taken, lost, bool(self._ended)
@@ -66,5 +78,6 @@ class TraceRecorder:
     def _clear(self) -> None:
         self._ended.clear()
         self._owners.clear()
+        self._adapters = {None: 0}
         self._until = 0.0
         self._num_blocks = self._lost = 0

@@ -1,4 +1,4 @@
-"""Which blocks a request used, as hashes: no text, no tokens and no names. Torch-free."""
+"""What a request used, as hashes and numbers: no text, no tokens and no names. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ class TracedRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     owner: int = 0
     # No client waited for it.
     background: bool = False
+    # When it arrived, Unix seconds; any beginning does in a trace that is made up.
+    at: float = 0.0
+    # Of the prompt, and of the answer.
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    # Numbers in order of appearance; 0: the base model.
+    adapter: int = 0

@@ -43,12 +43,12 @@ def add_parser(commands: Any) -> None:
     group = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     record = server_command(group, "record", run_record, "write the blocks that a server's requests use, as hashes")
     record.add_argument("trace", type=Path, metavar="TRACE", help="the file; a request on each line")
-    record.add_argument("--seconds", type=_positive, default=600, help="how long; default: 600")
+    record.add_argument("--seconds", type=positive, default=600, help="how long; default: 600")
     record.add_argument("--model", metavar="NAME", help="one of several base models; default: the server's default one")
     simulate = group.add_parser("simulate", help="replay a trace of blocks through the engine's own cache")
     simulate.add_argument("trace", type=Path, metavar="TRACE", help="a file with a request of blocks on each line")
     simulate.add_argument(
-        "--blocks", type=_positive, nargs="+", metavar="N", help="KV blocks of the pool; default: parts of the trace's"
+        "--blocks", type=positive, nargs="+", metavar="N", help="KV blocks of the pool; default: parts of the trace's"
     )
     simulate.add_argument(
         "--policy", action="append", choices=(*POLICIES, _BEST), help="repeatable; default: all of them"
@@ -89,7 +89,7 @@ def _take(arguments: argparse.Namespace) -> _Taken:
 
 
 def run_simulate(arguments: argparse.Namespace) -> int:
-    trace = _read(arguments.trace)
+    trace = read_trace_file(arguments.trace)
     if arguments.plot is not None:
         _require_writable(arguments.plot)  # now, not after minutes of replays
     policies = arguments.policy or [*POLICIES, _BEST]
@@ -103,9 +103,10 @@ def run_simulate(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A type of argparse."""
     if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of blocks")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
 
@@ -147,7 +148,8 @@ def _written(path: Path) -> Iterator[None]:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _read(path: Path) -> list[TracedRequest]:
+def read_trace_file(path: Path) -> list[TracedRequest]:
+    """Raises CommandError where it is none, or has no blocks."""
     try:
         trace = read_trace(path.read_bytes().splitlines())
     except OSError as error:

@@ -29,6 +29,7 @@ from multiflora_platform.engine import EngineCalls, Life, Placement, UnknownRepl
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.reports import common, counters_of, joined, merged_cache, sum_of
 from multiflora_platform.fleet.routing import Choice, Hashes, Router
+from multiflora_platform.fleet.scaling import HotBlocks, Load
 
 if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
@@ -63,6 +64,10 @@ class Fleet:
         """From now on a request goes by what the replicas have of its prompt, too."""
         self._router.hashes = hashes
 
+    def note_hot(self, window: float) -> None:
+        """From now on `load` tells what was found again in the last `window` seconds."""
+        self._router.hot = HotBlocks(window)
+
     # ---- what the platform sees
 
     @property
@@ -92,6 +97,13 @@ class Fleet:
         if self._only is not None:
             return self._only.stats
         return sum_of([self._ended, *(replica.stats for replica in self.replicas)])
+
+    def load(self) -> Load | None:
+        """Of the replicas that are to take requests; None while one of them does not serve. Only of several."""
+        serving = [replica for replica in self.replicas if not replica.retired]
+        if not serving or any(replica.ready is None for replica in serving):
+            return None
+        return self._router.load(serving)
 
     def addressed(self, replica: str | None) -> EngineCalls:
         return self if replica is None else self._replica(replica)

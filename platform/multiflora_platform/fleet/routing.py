@@ -17,6 +17,7 @@ from multiflora_platform.fleet.pace import Pace
 from multiflora_platform.fleet.prediction import Prediction, soonest
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.replica_load import ReplicaLoad, Reserved
+from multiflora_platform.fleet.scaling import HotBlocks, Load
 from multiflora_platform.observability.observers import RoutingObserver
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Choice:
 class Router:
     """policy: round-robin takes replicas in turn; least-loaded the one with the fewest requests, of equals in turn;
     score the one that is predicted to have the first token soonest. hashes: what score looks prompts up by. observer:
-    hears of each choice."""
+    hears of each choice. hot: filled with blocks that are found, where something is to be told of them."""
 
     def __init__(
         self, policy: Policy, hashes: Hashes = _no_hashes, clock: Callable[[], float] = time.monotonic
@@ -77,6 +78,7 @@ class Router:
         self._index = BlockIndex()
         self._loads: dict[str, ReplicaLoad] = {}
         self._pace = Pace()
+        self.hot: HotBlocks | None = None
 
     def follow(self, replicas: Sequence[EngineReplica]) -> None:
         """Replicas tell what they have from their first block on. Once, before any of them serves."""
@@ -93,6 +95,26 @@ class Router:
         choice = self._soonest(in_turn, request) if self._policy == "score" else self._next(in_turn)
         self.observer.decided(time.perf_counter() - began)
         return choice
+
+    def load(self, replicas: Sequence[EngineReplica]) -> Load:
+        """Of these, which serve; there is at least one. What waits is what their heartbeats tell, or what was given to
+        them since."""
+        now, stats = self._clock(), [replica.stats for replica in replicas]
+        ready = replicas[0].ready
+        assert ready is not None, "they serve"
+        waiting = [
+            max(one.pending_prefill_tokens, self._loads[replica.id].pending_tokens())
+            for replica, one in zip(replicas, stats, strict=True)
+        ]
+        blocks, free = sum(one.num_blocks for one in stats), sum(one.free_blocks for one in stats)
+        return Load(
+            replicas=len(replicas),
+            queue_seconds=self._pace.seconds(sum(waiting) / len(waiting), 0),
+            kv_use=1 - free / blocks if blocks else 0.0,  # none has told yet
+            seats=sum(one.running for one in stats) / (len(replicas) * ready.max_num_seqs),
+            hot_blocks=self.hot.count(now) if self.hot is not None else 0,
+            blocks=ready.num_blocks,
+        )
 
     def _next(self, in_turn: Sequence[EngineReplica]) -> Choice:
         if len(in_turn) == 1:
@@ -120,6 +142,8 @@ class Router:
         # The last token is computed in any case, and so is the block that it lies in.
         most = 0 if request.reads_whole_prompt else (len(request.prompt_token_ids) - 1) // ready.block_size
         now = self._clock()
+        if self.hot is not None:
+            self.hot.note(keys[: max(found.values())], now)
         for replica in replicas:
             self._loads[replica.id].slowness.observe(replica.stats, self._pace, now)
         predictions = [

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from multiflora_engine.process.supervisor import EngineFailed
-from multiflora_engine.protocol.messages import Fatal, Ready
+from multiflora_engine.protocol.messages import EngineStats, Fatal, Ready
 
 READY = Ready("cpu", "float32", 64, 16, 256, 8, 4, 64, 1, 1)
 
@@ -16,8 +16,13 @@ class Supervised:
     """A process that comes up when `gate` is open, counted. client: of it, by default one that is never asked."""
 
     def __init__(self, client: Any = None) -> None:
-        followers = SimpleNamespace(add=lambda one: None)
-        self.client = client or SimpleNamespace(ready=None, is_draining=False, cache_followers=followers)
+        self.client = client or SimpleNamespace(
+            ready=None,
+            is_draining=False,
+            in_flight=0,
+            stats=EngineStats(),
+            cache_followers=SimpleNamespace(add=lambda one: None),
+        )
         self.state = "starting"
         self.restarts = 0
         self.pid: int | None = None

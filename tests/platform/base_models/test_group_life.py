@@ -1,4 +1,4 @@
-"""Engines start with the first request, end when none has come for a while, and never under one."""
+"""Engines start with the first request, become more and fewer with the load, and never end under a request."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.platform.base_models.engines import Supervised
 
 from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_engine.protocol.messages import EngineStats
 from multiflora_platform.base_models.group_life import GroupLife
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
@@ -87,26 +88,80 @@ async def test_a_request_that_comes_as_the_engines_end_wakes_them() -> None:
     assert (room.states, room.group.asleep) == (["ready"], False)
 
 
-async def test_beyond_the_minimum_they_end_and_come_back_when_requests_do() -> None:
+async def test_beyond_the_minimum_they_end_when_no_request_comes() -> None:
     room = Room(3, 1)
-    await room.life.wake()
-    for one in room.fleet.replicas:
-        await one.supervisor.wait_ready()
+    await busy(room, 3)
     room.now += 11
     await room.life.tend()
     assert room.states == ["ready", "stopped", "stopped"]
     assert not room.group.asleep
     room.now = room.group.last_used + 1
     await room.life.tend()
-    assert [one.starts for one in room.engines] == [1, 2, 2]
+    assert [one.starts for one in room.engines] == [1, 1, 1]
 
 
-async def test_without_an_idle_time_they_stay() -> None:
+async def test_without_an_idle_time_the_last_one_stays() -> None:
     room = Room(2, 1, None)
     await room.life.wake()
     room.now += 1e6
     await room.life.tend()
     assert [one.stops for one in room.engines] == [0, 0]
+
+
+def load(room: Room, running: int) -> None:
+    """Of 8 seats each."""
+    for one in room.engines:
+        one.client.stats = EngineStats(running=running, num_blocks=64, free_blocks=64)
+
+
+async def pass_seconds(room: Room, seconds: int) -> None:
+    for _ in range(seconds):
+        room.now += 1.0
+        await room.life.tend()
+        for one in room.fleet.replicas:
+            if one.supervisor.state == "starting" and not one.retired:
+                await one.supervisor.wait_ready()
+
+
+async def busy(room: Room, engines: int) -> None:
+    """So many serve."""
+    await room.life.wake()
+    load(room, 8)
+    with room.group.used():
+        await pass_seconds(room, 12 * engines)
+    assert room.states.count("ready") == engines
+
+
+async def test_more_engines_start_while_the_load_wants_them() -> None:
+    room = Room(3, 1, 1000.0)
+    await room.life.wake()
+    load(room, 6)
+    await pass_seconds(room, 60)
+    assert [one.starts for one in room.engines] == [1, 0, 0]
+    load(room, 8)
+    await pass_seconds(room, 9)
+    assert [one.starts for one in room.engines] == [1, 0, 0], "a short rush starts none"
+    await pass_seconds(room, 3)
+    assert [one.starts for one in room.engines] == [1, 1, 0]
+
+
+async def test_fewer_run_after_a_while_and_what_leaves_answers_first() -> None:
+    room = Room(2, 1, 1000.0)
+    await busy(room, 2)
+    load(room, 1)
+    room.engines[1].client.in_flight = 1
+    await pass_seconds(room, 299)
+    assert not room.fleet.replicas[1].retired
+    await pass_seconds(room, 3)
+    assert room.fleet.replicas[1].retired
+    await pass_seconds(room, 60)
+    assert room.states == ["ready", "ready"]
+    room.engines[1].client.in_flight = 0
+    await pass_seconds(room, 1)
+    assert room.states == ["ready", "stopped"]
+    load(room, 8)
+    await pass_seconds(room, 12)
+    assert (room.states, room.engines[1].starts) == (["ready", "ready"], 2)
 
 
 async def test_a_start_that_failed_is_tried_again_by_the_next_request() -> None:
