@@ -19,7 +19,7 @@ from multiflora_platform.web.openai_errors import ApiError, unavailable
 
 if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore
-    from multiflora_platform.auth.limits import Limits
+    from multiflora_platform.auth.limits.limits import Limits
     from multiflora_platform.auth.principals import Principal
     from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.contexts.service import Contexts

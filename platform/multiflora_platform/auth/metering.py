@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from multiflora_platform.auth.limits import Claim
+from multiflora_platform.auth.limits.limits import Claim
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.web.openai_errors import ApiError

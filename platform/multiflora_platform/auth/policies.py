@@ -27,6 +27,11 @@ class Policy:
     # All its keys are refused.
     disabled: bool = False
 
+    @property
+    def has_limits(self) -> bool:
+        limits = (self.requests_per_minute, self.tokens_per_minute, self.max_concurrent_requests)
+        return any(limit is not None for limit in limits)
+
     def allows(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.allowed_adapters)
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.account_problems import TenantNotFound
 from multiflora_platform.auth.dependencies import require_key
-from multiflora_platform.auth.limits import Claim
+from multiflora_platform.auth.limits.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.changes import no_context
 from multiflora_platform.contexts.content import ContextDefinition
@@ -65,7 +65,7 @@ async def put_context(
     body = await read_json(request, ContextBody)
     _check_priority(principal, body.priority)
     key = (await _known_owner(request, principal, body.tenant or tenant), check_name(name))
-    with within_limits(request, principal) as claim:
+    async with within_limits(request, principal) as claim:
         definition = await _definition(request, key, body, claim)
         rooms = await _keeper(request).rooms(key[0] or None)
         precondition = Precondition(expected.if_match, absent.if_none_match)
@@ -88,7 +88,7 @@ async def change_context(
     patch = await read_json(request, ContextPatch)
     _check_priority(principal, patch.priority)
     before = _entry(request, (_owner(principal, tenant), name))
-    with within_limits(request, principal) as claim:
+    async with within_limits(request, principal) as claim:
         definition = await _definition(request, before.key, patch.onto(before.definition), claim)
         rooms = await _keeper(request).rooms(before.tenant)
         changes = _services(request).contexts.changes
@@ -117,7 +117,7 @@ async def _definition(request: Request, key: ContextKey, body: ContextBody, clai
         counts = {group: await _count(definition, group) for group in set().union(*groups)}
     present = services.contexts.book.find(key)
     if present is None or not definition.is_computed_as(present.definition):
-        claim.prompt(sum(counts[group] for of_model in groups for group in of_model))
+        await claim.prompt(sum(counts[group] for of_model in groups for group in of_model))
     tokens_of = {group.base_digest: tokens for group, tokens in counts.items()}
     return replace(definition, tokens_of=tokens_of, tokens=max(tokens_of.values()))
 

@@ -33,8 +33,9 @@ async def explain_cache(request: Request, principal: Annotated[Principal, Depend
     if not services.settings.enable_prefix_caching:
         raise InvalidRequest("This server runs without a prefix cache (--no-enable-prefix-caching).", pointer="")
     try:
-        with within_limits(request, principal) as claim, reaching_engine(), as_problems():
-            return rendered(await explain_prompt(services, principal, body, claim))
+        async with within_limits(request, principal) as claim:
+            with reaching_engine(), as_problems():
+                return rendered(await explain_prompt(services, principal, body, claim))
     except UnknownRequest:
         detail = f"No prompt of {body.compare!r} is kept; the newest 100 of a tenant are, up to 524,288 tokens."
         raise RequestForgotten(detail, pointer="/compare") from None

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from multiflora_platform.auth.limits import Claim
+from multiflora_platform.auth.limits.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.services import Services
 from multiflora_platform.web.problems import Problem
 
 
-@contextmanager
-def within_limits(request: Request, principal: Principal) -> Iterator[Claim]:
+@asynccontextmanager
+async def within_limits(request: Request, principal: Principal) -> AsyncIterator[Claim]:
     """One request, running until the end; the claim takes its prompt's tokens, and gives them back where the request is
-    refused. Raises LimitReached."""
+    refused. Raises LimitReached, Unavailable."""
     services: Services = request.app.state.services
     request.state.limited = principal  # its answer tells what is left
-    claim = services.limits.admit(principal)
+    claim = await services.limits.admit(principal)
     try:
         yield claim
     except Problem:

@@ -170,6 +170,7 @@ class Registry:
             self.follower.subscribe(pairs.follow)
             self.database.before_commit.append(pairs.before_commit)
         await self._snapshots.load_all()
+        self.rollouts.watch()
         self._runner.start()
         self._sweeper.start()
 

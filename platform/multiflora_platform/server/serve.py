@@ -19,7 +19,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
-from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.limits.opening import open_limits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.base_models.group_making import make_fleet, make_grammars, make_link, route_by_content
 from multiflora_platform.base_models.model_settings import asked_models
@@ -78,6 +78,7 @@ SHORTEST_KEY = 16
 #            registry       takes up unfinished jobs at once; its leases are held by what comes below
 #            webhooks
 #            usage          the end writes what was counted since the last write
+#            limits         where servers share them; the end gives back what this one holds
 #            tracing        where it is configured; the end sends the last spans
 #            grammars       compilers, each a process of its own
 #            shadows        nothing to start; they lease versions of the registry and ask the engine
@@ -226,6 +227,8 @@ async def _parts(
         usage = UsageLedger(database, prices_of(settings))
         usage.start()
         stack.push_async_callback(usage.close)
+        limits = open_limits(database)
+        stack.push_async_callback(limits.close)
         tracing = None
         if settings.otlp_traces_endpoint is not None:
             tracing = Tracing.open(settings.otlp_traces_endpoint)
@@ -261,7 +264,7 @@ async def _parts(
             registry=registry,
             keys=keys,
             metrics=metrics,
-            limits=Limits(),
+            limits=limits,
             usage=usage,
             shadows=shadows,
             tracing=tracing,

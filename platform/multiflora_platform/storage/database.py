@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -26,6 +26,9 @@ from multiflora_platform.storage.connections import (
 )
 from multiflora_platform.storage.tables import AuditRow, EventRow
 from multiflora_platform.web.problems import Unavailable
+
+if TYPE_CHECKING:
+    from multiflora_platform.storage.direct_connection import DirectConnection
 
 T = TypeVar("T")
 _WRITE_LOCK = 0x6D666C72
@@ -74,6 +77,8 @@ class Database:
         # Counts this process's commits and those that its follower saw; `changed` is notified with each.
         self.commits = 0
         self.changed = asyncio.Condition()
+        # For statements that stand outside the order of writes; None: SQLite, which has no other server to agree with.
+        self.direct = _direct(engine)
 
     @classmethod
     def open(cls, database_url: str) -> Database:
@@ -183,6 +188,17 @@ class Database:
         """Let what was begun end, then close the connections, and wait until their threads have answered all."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self.direct is not None:
+            await self.direct.close()
         await self._engine.dispose()
         for thread in self._driver_threads:
             await asyncio.to_thread(thread.join)
+
+
+def _direct(engine: AsyncEngine) -> DirectConnection | None:
+    if engine.dialect.name != "postgresql":
+        return None
+    # Its driver is there where the database is.
+    from multiflora_platform.storage.direct_connection import DirectConnection
+
+    return DirectConnection(engine)

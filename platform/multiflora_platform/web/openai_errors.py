@@ -3,19 +3,22 @@
 ApiError   400 invalid_value, invalid_grammar, unsupported_parameter, context_length_exceeded, adapter_rejected
            401 invalid_api_key   403 forbidden   404 model_not_found, not_found   413 request_too_large
            429 server_overloaded, rate_limit_exceeded   431 headers_too_large   500 internal_error
-           503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading, kv_cache_pinned
+           503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading, kv_cache_pinned,
+           limits_unavailable
            504 deadline_exceeded
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 from multiflora_engine.protocol.requests import EngineFailure
+from multiflora_platform.web.problems import Unavailable
 from multiflora_platform.web.refusals import LimitReached
 
 RETRY_AFTER_SECONDS = 1
@@ -97,6 +100,18 @@ def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:
 def rate_limited(reached: LimitReached) -> ApiError:
     headers = {"Retry-After": str(reached.retry_after)}
     return ApiError(429, "rate_limit_exceeded", reached.detail, headers=headers)
+
+
+@contextmanager
+def limits_told() -> Iterator[None]:
+    """Raises ApiError where its block finds a tenant's limit reached, or cannot count it with the other servers."""
+    try:
+        yield
+    except LimitReached as reached:
+        raise rate_limited(reached) from None
+    except Unavailable:
+        message = "The database that counts the tenant's limits does not answer; try again."
+        raise unavailable(message, "limits_unavailable") from None
 
 
 def internal_error() -> ApiError:

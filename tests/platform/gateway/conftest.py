@@ -27,7 +27,7 @@ from tests.platform.gateway.house import (
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.limits.memory import MemoryLimits
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
@@ -91,7 +91,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             registry=registry,
             keys=FakeKeys(),
             metrics=Metrics("base"),
-            limits=Limits(),
+            limits=MemoryLimits(),
             usage=FakeLedger(),
             shadows=Shadows(registry.rollouts, registry.lease),
             webhooks=SimpleNamespace(),

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse, contexts
 
-from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.limits.memory import MemoryLimits
 from multiflora_platform.text.message_parts import by_digest
 
 __all__ = ["contexts"]
@@ -41,7 +41,7 @@ async def test_made_replaced_listed_and_deleted(contexts: ContextHouse) -> None:
 
 async def test_a_tenants_limits_hold(contexts: ContextHouse) -> None:
     """What is computed takes tokens, once for each model; each call is a request."""
-    contexts.house.services.limits = Limits(lambda: 0.0)
+    contexts.house.services.limits = MemoryLimits(lambda: 0.0)
     limits = {"requests_per_minute": 6, "tokens_per_minute": 2 * len(RULES)}
     changed = await contexts.registry.admin.patch("/tenants/acme", json=limits)
     assert changed.status_code == 200, changed.text

@@ -22,7 +22,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.client import EngineClient
 from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_platform.auth.keys import KeyStore
-from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.limits.memory import MemoryLimits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.base_models.kept_models import KeptModels
 from multiflora_platform.base_models.service import BaseModels
@@ -193,7 +193,7 @@ class House:
             groups=groups,
             model=groups.default.model,
             contexts=self.contexts,
-            limits=Limits(),
+            limits=MemoryLimits(),
         )
         self.app.state.keeper = ContextKeeper(services)
         self.app.state.models = BaseModels(services, KeptModels(self.database))

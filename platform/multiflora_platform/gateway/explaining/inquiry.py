@@ -12,7 +12,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
-from multiflora_platform.auth.limits import Claim
+from multiflora_platform.auth.limits.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.explanation import explain
 from multiflora_platform.gateway.explaining.question import CacheState, Question, closest
@@ -42,7 +42,7 @@ async def explain_prompt(
     services: Services, principal: Principal, body: CacheQuestion, claim: Claim
 ) -> CacheExplanation:
     """Of a prompt as a request would send it now; claim: takes its tokens.
-    Raises ApiError, EngineUnavailable, LimitReached, UnknownRequest."""
+    Raises ApiError, EngineUnavailable, LimitReached, Unavailable, UnknownRequest."""
     chat = _chat(body)
     model = services.groups.known_as(body.model)
     resolved = resolve_model(services.registry, services.groups, principal, model, None)
@@ -50,7 +50,7 @@ async def explain_prompt(
     if ready is None:
         raise unavailable("The engine is not ready; it is starting or restarting.")
     ids = await _token_ids(group, body, chat)
-    claim.prompt(len(ids))
+    await claim.prompt(len(ids))
     ours = _prompt(services, resolved, principal, body, ids, outline_of(chat) if chat else Outline())
     theirs = None
     if body.compare is not None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from starlette.requests import Request
 
 from multiflora_engine.process.supervisor import EngineFailed
-from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.limits.limits import Claim, Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.model_resolution import (
     ADAPTERS_ARE_OFF,
@@ -31,9 +31,8 @@ from multiflora_platform.registry.errors import SourceRefused, VersionRejected
 from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.settings import Settings
-from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_found, rate_limited, unavailable
+from multiflora_platform.web.openai_errors import ApiError, invalid, limits_told, model_not_found, unavailable
 from multiflora_platform.web.problems import Problem
-from multiflora_platform.web.refusals import LimitReached
 
 _MAX_TIMEOUT = 86_400.0
 _LOGGED_MODEL = 128
@@ -57,12 +56,13 @@ async def admit(parts: AdmissionParts, request: Request, principal: Principal, b
     """A request's claim; adapters that a resolver has are registered first. Raises ApiError."""
     await _bring_unknown(parts, request, principal, [body.model, *(part.name for part in body.adapters or ())])
     admission = Admission(parts, request, principal, body)
-    if not admission.fingerprint:
-        try:
+    try:
+        await admission.enter(parts.limits)
+        if not admission.fingerprint:
             await admission.wake(parts.settings.adapter_timeout)
-        except BaseException:
-            admission.close()
-            raise
+    except BaseException:
+        admission.close()
+        raise
     return admission
 
 
@@ -109,7 +109,10 @@ async def _bring(first_use: FirstUse, name: str, principal: Principal, seconds: 
 
 
 class Admission:
-    """One HTTP request's claim on the engine. Raises ApiError for what the request may not have."""
+    """One HTTP request's claim on the engine; `enter` it. Raises ApiError for what the request may not have."""
+
+    claim: Claim
+    """On the tenant's limits; `enter` makes it."""
 
     def __init__(self, parts: AdmissionParts, request: Request, principal: Principal, body: EngineRequest) -> None:
         self.id = uuid.uuid4().hex
@@ -138,19 +141,20 @@ class Admission:
         """The system_fingerprint; empty while `wake` has to be waited for."""
         if self.resolved.adapter is not None and not parts.settings.enable_lora:
             raise model_not_found(model, reason=ADAPTERS_ARE_OFF)
-        request.state.limited = principal
-        try:
-            self.claim = parts.limits.admit(principal)
-        except LimitReached as reached:
-            raise rate_limited(reached) from None
         self.held = ExitStack()
         """Of all that must end with the request: generations, leases, the claim."""
         self.close = self.held.close
         """Gives back all of it and aborts what still runs. Idempotent."""
-        self.held.callback(self.claim.close)
         self.held.enter_context(group.used())
         for version in self.resolved.versions:
             self.held.enter_context(registry.lease(version))
+
+    async def enter(self, limits: Limits) -> None:
+        """Counts against the tenant's limits. Raises ApiError."""
+        self.state.limited = self.principal
+        with limits_told():
+            self.claim = await limits.admit(self.principal)
+        self.held.callback(self.claim.close)
 
     async def wake(self, patience: float) -> None:
         """Waits for the group's engines, so many seconds or until the deadline. Raises ApiError."""

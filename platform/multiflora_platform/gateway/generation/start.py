@@ -39,8 +39,7 @@ from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.traffic import ActivePrompt
-from multiflora_platform.web.openai_errors import ApiError, rate_limited, unavailable
-from multiflora_platform.web.refusals import LimitReached
+from multiflora_platform.web.openai_errors import ApiError, limits_told, unavailable
 
 # The engine enforces deadlines itself; this is for an engine that has stopped answering.
 _DEADLINE_GRACE = 0.25
@@ -76,10 +75,8 @@ async def start(
     """Sends each prompt to the engine; among many, other requests get their turns. beams, pooling, grammar, prediction
     (of the answers, as token ids): for all of them. documents: of the only prompt, those to be reused.
     marker_ids: special tokens that stay in the answers' text. observers: beside the server's own. Raises ApiError."""
-    try:
-        admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
-    except LimitReached as reached:
-        raise rate_limited(reached) from None
+    with limits_told():
+        await admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     cache = cache_scope(parts.keys, admission.principal, admission.body.cache_salt)
     resolved, group = admission.resolved, admission.group
     generations: list[Generation] = []

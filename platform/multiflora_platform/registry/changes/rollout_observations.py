@@ -1,10 +1,14 @@
-"""What a rollout's two versions did, in memory, and when that is enough to turn back. Knows no database."""
+"""What a rollout's two versions did, in memory, and when that is enough to turn back. Knows no database.
+
+Each server has its own; with the others', they are what all servers have seen.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -17,8 +21,7 @@ WINDOW = 1000
 ARMS = ("stable", "candidate", "shadow")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestOutcome:
+class RequestOutcome(msgspec.Struct, frozen=True, array_like=True):
     """Of one request. refused: the engine could not load the version. seconds: from arrival to end."""
 
     ok: bool
@@ -45,15 +48,14 @@ class Arm:
         return Observed(requests=len(self.outcomes), errors=self.errors, p50_seconds=p50, p95_seconds=p95)
 
 
-@dataclass
-class Shadow:
+class Shadow(msgspec.Struct):
     """Sums over shadow runs. leading: the share of leading tokens that were equal, of those that can be compared."""
 
     requests: int = 0
     errors: int = 0
     skipped: int = 0
     exact: int = 0
-    leading: list[float] = field(default_factory=list)
+    leading: list[float] = msgspec.field(default_factory=list)
     tokens: tuple[int, int] = (0, 0)
     seconds: tuple[float, float] = (0.0, 0.0)
 
@@ -69,6 +71,15 @@ class Shadow:
             self.leading.append(agreement(stable, candidate))
             del self.leading[:-WINDOW]
 
+    def add(self, other: Shadow) -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.skipped += other.skipped
+        self.exact += other.exact
+        self.leading = self.leading + other.leading
+        self.tokens = (self.tokens[0] + other.tokens[0], self.tokens[1] + other.tokens[1])
+        self.seconds = (self.seconds[0] + other.seconds[0], self.seconds[1] + other.seconds[1])
+
     @property
     def observed(self) -> ShadowObserved:
         return ShadowObserved(
@@ -83,6 +94,24 @@ class Shadow:
         )
 
 
+class Step(msgspec.Struct):
+    """The present share of the users: which one, since when (Unix seconds), and how many of the candidate's requests it
+    has had."""
+
+    percent: int | None = None
+    since: float = 0.0
+    samples: int = 0
+
+
+class _Written(msgspec.Struct, array_like=True):
+    """Observations as one server tells them to another."""
+
+    stable: list[RequestOutcome]
+    candidate: list[RequestOutcome]
+    shadow: Shadow
+    step: Step
+
+
 class Observations:
     """One rollout's."""
 
@@ -90,29 +119,50 @@ class Observations:
         self.stable = Arm()
         self.candidate = Arm()
         self.shadow = Shadow()
+        self.step = Step()
         self._timeline = Timeline()
-        # Of the present share: which one, since when (monotonic), and how many of the candidate's requests it has had.
-        self._percent: int | None = None
-        self._since = 0.0
-        self._samples = 0
+
+    @classmethod
+    def read(cls, written: str) -> Observations:
+        """Another server's."""
+        told, read = msgspec.json.decode(written, type=_Written), cls()
+        read.stable.outcomes.extend(told.stable)
+        read.candidate.outcomes.extend(told.candidate)
+        read.shadow, read.step = told.shadow, told.step
+        return read
+
+    def written(self) -> str:
+        told = _Written(list(self.stable.outcomes), list(self.candidate.outcomes), self.shadow, self.step)
+        return msgspec.json.encode(told).decode()
+
+    def with_others(self, others: Sequence[Observations], percent: int) -> Observations:
+        """Of all servers; its moments are noted by this one. percent: the present share; what a server counts at
+        another one is not of its step."""
+        parts, joined = [self, *others], Observations()
+        joined.stable = Arm(deque(chain.from_iterable(part.stable.outcomes for part in parts)))
+        joined.candidate = Arm(deque(chain.from_iterable(part.candidate.outcomes for part in parts)))
+        joined._timeline = self._timeline
+        for part in parts:
+            joined.shadow.add(part.shadow)
+        steps = [part.step for part in parts if part.step.percent == percent]
+        if steps:
+            since, samples = min(step.since for step in steps), sum(step.samples for step in steps)
+            joined.step = Step(percent, since, samples)
+        return joined
 
     def count_step(self, percent: int, now: float) -> None:
-        """One of the candidate's requests has ended at this share of the users."""
-        if percent != self._percent:
-            self._percent, self._since, self._samples = percent, now, 0
-        self._samples += 1
+        """One of the candidate's requests has ended at this share of the users. now: Unix seconds."""
+        if percent != self.step.percent:
+            self.step = Step(percent, now)
+        self.step.samples += 1
 
     def step_left(self, rollout: RolloutEntry, now: float) -> float | None:
         """Seconds until the next step is due; None as long as it needs more requests, or there are no steps."""
-        if not rollout.bounds.get("steps") or self._percent != rollout.percent:
+        if not rollout.bounds.get("steps") or self.step.percent != rollout.percent:
             return None
-        if self._samples < rollout.bounds["min_samples"]:
+        if self.step.samples < rollout.bounds["min_samples"]:
             return None
-        return float(self._since + rollout.bounds["step_seconds"] - now)
-
-    def delay_step(self, rollout: RolloutEntry, now: float, seconds: float) -> None:
-        """The step could not be made; it is due again after so many seconds."""
-        self._since = now + seconds - float(rollout.bounds["step_seconds"])
+        return float(self.step.since + rollout.bounds["step_seconds"] - now)
 
     def note(self, bounds: Mapping[str, Any], now: float) -> None:
         """A request has ended. now: Unix seconds."""

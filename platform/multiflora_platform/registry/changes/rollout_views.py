@@ -33,10 +33,10 @@ class RolloutViews:
         self,
         database: Database,
         snapshots: SnapshotStore,
-        seen: Callable[[int], Observations | None],
+        seen: Callable[[RolloutRow], Observations | None],
         pairs: KeptPairs | None,
     ) -> None:
-        """seen: what was observed of a running rollout, by its id. pairs: None where texts are not kept."""
+        """seen: what was observed of a running rollout. pairs: None where texts are not kept."""
         self._database = database
         self._snapshots = snapshots
         self._seen = seen
@@ -81,12 +81,12 @@ class RolloutViews:
         if row.observed is not None:
             kept = row.observed.get("timeline")  # rollouts that ended before there were any have none
             return NOTHING_SEEN if kept is None else msgspec.convert(kept, RolloutTimeline)
-        seen = self._seen(row.id)
+        seen = self._seen(row)
         return NOTHING_SEEN if seen is None else seen.timeline(row.bounds, time.time())
 
     def _page(self, rows: list[tuple[RolloutRow, str]], limit: int) -> RolloutPage:
         token = encode_token(str(rows[limit - 1][0].id)) if len(rows) > limit else None
-        items = [shown(name, row, self._seen(row.id)) for row, name in rows[:limit]]
+        items = [shown(name, row, self._seen(row)) for row, name in rows[:limit]]
         return RolloutPage(items=items, next_page_token=token)
 
 

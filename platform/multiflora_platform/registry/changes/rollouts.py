@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from multiflora_platform.registry.changes.rollout_evidence import RolloutEvidence
 from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.changes.rollout_pairs import Asked, KeptPairs
 from multiflora_platform.registry.changes.rollout_views import shown
@@ -34,7 +35,8 @@ _AGAIN_SECONDS = 10.0
 
 
 class RolloutChanges:
-    """Observations are this process's own: of two servers on one database, each judges what it has seen."""
+    """Of several servers on one database each judges by what all have seen. The first executes the verdict; the others
+    find it executed. `watch` when the snapshot is there."""
 
     def __init__(
         self, database: Database, snapshots: SnapshotStore, warm_up: WarmUp, pairs: KeptPairs | None = None
@@ -44,11 +46,17 @@ class RolloutChanges:
         self._database = database
         self._snapshots = snapshots
         self._warm_up = warm_up
-        self._observations: dict[int, Observations] = {}
+        self._seen = RolloutEvidence(database)
         self._tasks: set[asyncio.Task[None]] = set()
         # Of the running ones whose step has its requests and not yet its time, by id.
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        # Of those whose step an eval or the database has held up: Unix seconds of the next try.
+        self._again_at: dict[int, float] = {}
         database.before_commit.append(self._keep_evidence)
+
+    def watch(self) -> None:
+        """From now on other servers' observations count, too."""
+        self._seen.exchange(self._running_ids, self._judge_again)
 
     async def start(
         self, name: str, alias: str, body: NewRollout, precondition: MovePrecondition, actor: str
@@ -60,7 +68,7 @@ class RolloutChanges:
         async def work(change: Change) -> Rollout:
             row = await rollouts.start(change, name, alias, body, precondition)
             await self._snapshots.touch(change, name)
-            return shown(name, row, self.seen(row.id))
+            return shown(name, row, self.seen(row))
 
         return await self._database.write(actor, work)
 
@@ -70,7 +78,7 @@ class RolloutChanges:
         async def work(change: Change) -> Rollout:
             row = await rollouts.adjust(change, name, alias, fields, precondition)
             await self._snapshots.touch(change, name)
-            return shown(name, row, self.seen(row.id))
+            return shown(name, row, self.seen(row))
 
         return await self._database.write(actor, work)
 
@@ -84,7 +92,7 @@ class RolloutChanges:
             row = await rollouts.require(change, adapter, alias, precondition)
             evidence = self._evidence(row)
             await self._finish(change, adapter, row, end, None, evidence)
-            return shown(name, row, self.seen(row.id))
+            return shown(name, row, self.seen(row))
 
         return await self._database.write(actor, work)
 
@@ -96,12 +104,13 @@ class RolloutChanges:
         rollout = self._present(admitted)
         if rollout is None:
             return
-        seen = self.observations(rollout)
-        (seen.candidate if version == rollout.candidate else seen.stable).outcomes.append(outcome)
-        seen.note(rollout.bounds, time.time())
+        own, now = self.observations(rollout), time.time()
+        (own.candidate if version == rollout.candidate else own.stable).outcomes.append(outcome)
+        if version == rollout.candidate and admitted.percent == rollout.percent:
+            own.count_step(rollout.percent, now)
+        seen = self._seen.of_all(rollout.id, rollout.percent) or own
+        seen.note(rollout.bounds, now)
         if version == rollout.candidate:
-            if admitted.percent == rollout.percent:
-                seen.count_step(rollout.percent, time.monotonic())
             self._judge(rollout, seen)
 
     def observe_shadow_refusal(self, admitted: RolloutEntry) -> None:
@@ -109,9 +118,9 @@ class RolloutChanges:
         rollout = self._present(admitted)
         if rollout is None:
             return
-        seen = self.observations(rollout)
-        seen.candidate.outcomes.append(RequestOutcome(ok=False, seconds=0.0, refused=True))
-        self._judge(rollout, seen)
+        own = self.observations(rollout)
+        own.candidate.outcomes.append(RequestOutcome(ok=False, seconds=0.0, refused=True))
+        self._judge(rollout, self._seen.of_all(rollout.id, rollout.percent) or own)
 
     def observe_pair(
         self, rollout: RolloutEntry, asked: Asked, stable: Sequence[int], candidate: Sequence[int]
@@ -125,22 +134,23 @@ class RolloutChanges:
         entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
         return entry.digests.get(rollout.candidate) if entry else None
 
-    def seen(self, rollout_id: int) -> Observations | None:
-        """Of a running one; None: nothing yet, in this process."""
-        return self._observations.get(rollout_id)
+    def seen(self, row: RolloutRow) -> Observations | None:
+        """By all servers, of one that runs; None: nothing yet."""
+        return self._seen.of_all(row.id, row.percent)
 
     def observations(self, rollout: RolloutEntry) -> Observations:
-        """Of a rollout that has ended: some that nothing reads, so that a late request changes no evidence."""
+        """This server's own, to add to. Of a rollout that has ended: some that nothing reads, so that a late request
+        changes no evidence."""
         if self._present(rollout) is None:
             return Observations()
-        if rollout.id not in self._observations:
+        if rollout.id not in self._seen.rollouts:
             # Those that another process on this database ended; this one's were freed with their end.
-            live = {running.id for name in self._snapshots.snapshot.adapters for running in self._running(name)}
-            self._observations = {key: seen for key, seen in self._observations.items() if key in live}
-            self._observations[rollout.id] = Observations()
-        return self._observations[rollout.id]
+            for ended in self._seen.rollouts - self._running_ids():
+                self._forget(ended)
+        return self._seen.own(rollout.id)
 
     async def close(self) -> None:
+        await self._seen.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for timer in self._timers.values():
             timer.cancel()
@@ -154,38 +164,48 @@ class RolloutChanges:
         aliases = entry.aliases.values() if entry is not None else ()
         return [alias.rollout for alias in aliases if alias.rollout is not None]
 
+    def _running_ids(self) -> set[int]:
+        return {running.id for name in self._snapshots.snapshot.adapters for running in self._running(name)}
+
     def _judge(self, rollout: RolloutEntry, seen: Observations) -> None:
         if any(task.get_name() == str(rollout.id) for task in self._tasks):
             return  # a decision about it is being executed
         reason = seen.verdict(rollout)
-        left = None if reason is not None else seen.step_left(rollout, time.monotonic())
+        left = None if reason is not None else self._step_left(rollout, seen)
         if reason is not None:
             # What the verdict rests on, before requests that end meanwhile change the counts.
             self._begin(rollout, partial(self._roll_back, rollout, reason, seen.evidence(rollout.bounds, time.time())))
         elif left is not None and left <= 0:
-            self._begin(rollout, partial(self._step, rollout, seen))
+            self._begin(rollout, partial(self._step, rollout))
         elif left is not None:
             self._judge_in(left, rollout)
+
+    def _step_left(self, rollout: RolloutEntry, seen: Observations) -> float | None:
+        now = time.time()
+        left = seen.step_left(rollout, now)
+        return None if left is None else max(left, self._again_at.get(rollout.id, 0.0) - now)
 
     def _judge_in(self, seconds: float, rollout: RolloutEntry) -> None:
         if timer := self._timers.pop(rollout.id, None):
             timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timers[rollout.id] = loop.call_later(seconds, self._judge_again, rollout)
+        self._timers[rollout.id] = loop.call_later(seconds, self._judge_again, rollout.id)
 
-    def _judge_again(self, rollout: RolloutEntry) -> None:
-        """Without waiting for its next request."""
-        self._timers.pop(rollout.id, None)
-        present = self._present(rollout)
-        if present is not None:
-            self._judge(present, self.observations(present))
+    def _judge_again(self, rollout_id: int) -> None:
+        """Without waiting for its next request here."""
+        if timer := self._timers.pop(rollout_id, None):
+            timer.cancel()
+        adapters = self._snapshots.snapshot.adapters
+        found = (running for name in adapters for running in self._running(name) if running.id == rollout_id)
+        if (present := next(found, None)) is not None:
+            self._judge(present, self._seen.of_all(rollout_id, present.percent) or Observations())
 
     def _begin(self, rollout: RolloutEntry, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.create_task(work(), name=str(rollout.id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _step(self, rollout: RolloutEntry, seen: Observations) -> None:
+    async def _step(self, rollout: RolloutEntry) -> None:
         """To the next share; behind the last, to all users, or what an eval says against that is noted."""
 
         async def work(change: Change) -> bool:
@@ -209,7 +229,7 @@ class RolloutChanges:
             _log.warning("rollout %d could not go on: %s", rollout.id, error)
             went_on = False
         if not went_on:
-            seen.delay_step(rollout, time.monotonic(), _AGAIN_SECONDS)
+            self._again_at[rollout.id] = time.time() + _AGAIN_SECONDS
             self._judge_in(_AGAIN_SECONDS, rollout)
 
     async def _roll_back(self, rollout: RolloutEntry, reason: str, evidence: dict[str, Any]) -> None:
@@ -246,10 +266,11 @@ class RolloutChanges:
                 change.after_commit.append(partial(self._forget, row.id))
 
     def _evidence(self, row: RolloutRow) -> dict[str, Any]:
-        return (self.seen(row.id) or Observations()).evidence(row.bounds, time.time())
+        return (self.seen(row) or Observations()).evidence(row.bounds, time.time())
 
     def _forget(self, rollout_id: int) -> None:
-        self._observations.pop(rollout_id, None)
+        self._seen.forget(rollout_id)
+        self._again_at.pop(rollout_id, None)
         if timer := self._timers.pop(rollout_id, None):
             timer.cancel()
 

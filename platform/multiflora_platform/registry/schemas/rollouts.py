@@ -97,7 +97,8 @@ class ShadowObserved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """Observations are of the present server process while it runs, and as they were when it ended.
+    """Observations are of all servers on the database while it runs, and as they were when it ended. On SQLite they are
+    of the present process.
 
     why: in the words of who started it. reason: why it ended, or what it waits for.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiflora_platform.storage.integers import LARGEST_NUMBER
-from multiflora_platform.storage.tables.accounts import DailyUsageRow, KeyRow, TenantRow
+from multiflora_platform.storage.tables.accounts import DailyUsageRow, KeyRow, TenantLeaseRow, TenantRow
 from multiflora_platform.storage.tables.adapters import (
     STATES,
     AdapterRow,
@@ -21,7 +21,7 @@ from multiflora_platform.storage.tables.evals import EvalResultRow, EvalRunRow, 
 from multiflora_platform.storage.tables.history import AuditRow, EventRow
 from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow
 from multiflora_platform.storage.tables.models import ModelRow
-from multiflora_platform.storage.tables.rollouts import RolloutRow
+from multiflora_platform.storage.tables.rollouts import RolloutObservationRow, RolloutRow
 from multiflora_platform.storage.tables.webhooks import WebhookDeliveryRow, WebhookRow
 
 __all__ = [
@@ -45,8 +45,10 @@ __all__ = [
     "KeyRow",
     "ModelRow",
     "ReportRow",
+    "RolloutObservationRow",
     "RolloutRow",
     "StoredFileRow",
+    "TenantLeaseRow",
     "TenantRow",
     "VersionFileRow",
     "VersionLabelRow",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, String
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from multiflora_platform.storage.tables.base import Base
@@ -34,6 +36,22 @@ class TenantRow(Base):
     shared_prefixes: Mapped[bool] = mapped_column(default=False)
     # All its keys are refused.
     disabled: Mapped[bool] = mapped_column(default=False)
+
+
+class TenantLeaseRow(Base):
+    """What is left of a tenant's limits, and what servers have taken of them; of PostgreSQL, which keeps it unlogged.
+    Written by auth/limits/lease_table.py."""
+
+    __tablename__ = "tenant_leases"
+
+    tenant_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # Left for all servers; None without that limit.
+    requests: Mapped[float | None] = mapped_column(Double)
+    tokens: Mapped[float | None] = mapped_column(Double)
+    # Unix seconds of the database's clock: up to when both are refilled.
+    at: Mapped[float] = mapped_column(Double)
+    # By server: the seats, requests and tokens that it holds, and until when.
+    held: Mapped[dict[str, Any]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
 
 
 class KeyRow(Base):

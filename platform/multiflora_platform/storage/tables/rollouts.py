@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from multiflora_platform.storage.tables.base import Base
@@ -40,3 +40,18 @@ class RolloutRow(Base):
     created_by: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+
+
+class RolloutObservationRow(Base):
+    """What one server has seen of a running rollout; of PostgreSQL, which keeps it unlogged. Written by
+    registry/changes/rollout_evidence.py."""
+
+    __tablename__ = "rollout_observations"
+
+    rollout_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # One start of a server.
+    server: Mapped[str] = mapped_column(String(16), primary_key=True)
+    # How often it has been written.
+    revision: Mapped[int] = mapped_column(BigInteger)
+    # JSON, as Observations.written makes it.
+    observed: Mapped[str] = mapped_column(Text)

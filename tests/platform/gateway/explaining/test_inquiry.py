@@ -10,7 +10,7 @@ from tests.platform.gateway.explaining.conftest import Blocks
 from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
 
 from multiflora_adapters.kv_reach import KvReach
-from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.limits.memory import MemoryLimits
 from multiflora_platform.engine import Life
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -316,7 +316,7 @@ async def test_what_cannot_be_explained_is_refused_by_name(house: House, blocks:
 
 
 async def test_a_tenants_limits_hold_for_questions(house: House, blocks: Blocks) -> None:
-    house.services.limits = Limits(lambda: 0.0)
+    house.services.limits = MemoryLimits(lambda: 0.0)
     house.services.keys.set_policy(TENANT, requests_per_minute=4, tokens_per_minute=100)
     short, long = {"prompt": "x" * 90}, {"prompt": "x" * 101}
     await explain(house, short, TENANT)

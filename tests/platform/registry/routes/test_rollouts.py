@@ -8,6 +8,7 @@ import pytest
 from tests.platform.registry.house import adapter_files
 from tests.platform.registry.routes.test_operations import FakeEngine
 
+from multiflora_platform.registry.changes.rollout_evidence import RolloutEvidence
 from multiflora_platform.registry.changes.rollout_observations import (
     Arm,
     Observations,
@@ -203,7 +204,7 @@ async def test_a_superseded_rollout_keeps_its_evidence(open_house, how):
     seen = [ended[f"{arm}_observed"] for arm in ("candidate", "stable", "shadow")]
     assert [(arm["requests"], arm["errors"]) for arm in seen] == [(3, 1), (1, 0), (0, 0)]
     assert seen[2]["skipped"] == 1
-    assert house.registry.rollouts._observations == {}
+    assert not house.registry.rollouts._seen.rollouts
     await house.close()
     house = await open_house()
     assert (await house.admin.get(PATH)).json() == ended
@@ -218,14 +219,14 @@ async def test_evidence_of_a_rollout_that_another_process_ended_is_freed(house):
     await start(house, percent=50)
     rollouts, first = house.registry.rollouts, entry(house)
     rollouts.observe(first, 2, RequestOutcome(True, 0.1))
-    mine = rollouts._observations
-    rollouts._observations = {}  # as of another process, which saw nothing of it
+    mine = rollouts._seen
+    rollouts._seen = RolloutEvidence(house.registry.database)  # as of another process, which saw nothing of it
     await house.admin.put("/adapters/a/aliases/default", json={"version": 3}, headers={"If-Match": "*"})
-    rollouts._observations = mine
+    rollouts._seen = mine
     assert (await house.admin.get(PATH)).json()["candidate_observed"]["requests"] == 0
     await house.admin.post(PATH, json={"candidate": 2}, headers={"If-Match": "*"})
     rollouts.observe(entry(house), 2, RequestOutcome(True, 0.1))
-    assert list(rollouts._observations) == [entry(house).id]
+    assert list(rollouts._seen.rollouts) == [entry(house).id]
 
 
 async def test_errors_roll_back_by_themselves(house):

@@ -1,0 +1,7 @@
+"""PostgreSQL for limits that servers share."""
+
+from __future__ import annotations
+
+from tests.platform.registry.conftest import postgres, postgres_schema
+
+__all__ = ["postgres", "postgres_schema"]
