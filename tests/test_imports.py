@@ -49,6 +49,7 @@ FLOORS = {
         "scheduling": 4,
         "simulation": 4,
         "engine": 5,
+        "parallel": 5,
         "build": 6,
         "process": 7,
     },

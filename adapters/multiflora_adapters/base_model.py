@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Literal
 
 SiteKind = Literal["linear", "embedding"]
@@ -13,6 +13,21 @@ SiteKind = Literal["linear", "embedding"]
 def model_name(source: str) -> str:
     """The last part of a path or a hub id, in small letters: where a model lies differs from machine to machine."""
     return source.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+
+
+@dataclass(frozen=True)
+class SitePart:
+    """What one of several ranks has of a linear: some outputs of all inputs, or all outputs of some inputs, which the
+    ranks sum."""
+
+    whole: Site
+    rows: tuple[tuple[int, int], ...] | None = None  # [first, end) of the whole's outputs as served; None: all
+    columns: tuple[int, int] | None = None  # [first, end) of its inputs; None: all
+
+    @property
+    def adds_biases(self) -> bool:
+        """Of what is summed, one rank's product has them."""
+        return self.columns is None or self.columns[0] == 0
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,29 @@ class Site:
     has_bias: bool = False  # whether the base adds one, which an adapter may have trained
     row_order: tuple[int, ...] | None = None  # output i as served is row row_order[i] of the checkpoint; None: it is i
     reaches_kv: bool = True  # whether any key or value may depend on its output
+    part: SitePart | None = None  # of a linear that is divided among ranks, this rank's; None: the site is whole
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """[out, in] of the checkpoint's linear."""
+        whole = self if self.part is None else self.part.whole
+        return whole.out_features, whole.in_features
+
+    def with_rows(self, rows: tuple[tuple[int, int], ...]) -> Site:
+        """The part of a linear that gives these of its outputs, as ranges of them as they are served."""
+        order = _rows_in(rows, self.row_order)
+        return replace(self, out_features=len(order), row_order=order, part=SitePart(self, rows=rows))
+
+    def with_columns(self, first: int, end: int) -> Site:
+        """The part of a linear that reads these of its inputs."""
+        return replace(self, in_features=end - first, part=SitePart(self, columns=(first, end)))
+
+
+@cache
+def _rows_in(ranges: tuple[tuple[int, int], ...], order: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Of an order (None: as they come) the places in these ranges; a model has thousands of linears with the same."""
+    kept = [row for first, end in ranges for row in range(first, end)]
+    return tuple(kept) if order is None else tuple(order[row] for row in kept)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from multiflora_adapters.base_model import Site
 from multiflora_adapters.report import AdapterError, error, shown
 from multiflora_adapters.tensor_file import PIECE_BYTES, TensorFile
 
@@ -38,21 +39,24 @@ class TensorBytes:
         """Hex, of the bytes in the file, of a tensor that was not taken yet."""
         return hashlib.sha256(self._tensors[name].reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
-    def check_base_copy(self, name: str, weight: torch.Tensor, is_exact: bool) -> None:
-        """PEFT saves a copy of an embedding beside its LoRA. It is not loaded, so it must equal `weight`; where that is
-        not exact, to its rounding to 8 bits.
+    def check_base_copy(self, name: str, site: Site, weight: torch.Tensor, is_exact: bool) -> None:
+        """PEFT saves a copy of an embedding beside its LoRA. It is not loaded, so it must equal `weight`, which is the
+        site's as it is served; where that is not exact, to its rounding to 8 bits.
 
         Raises AdapterError when it differs: the adapter belongs to another (or a trained) embedding.
         """
         entry = self._source.tensors[name]
         rows_at_once = max(1, PIECE_BYTES // (entry.num_bytes // entry.shape[0]))
+        order = torch.arange(entry.shape[0]) if site.row_order is None else torch.tensor(site.row_order)
+        columns = slice(None) if site.part is None or site.part.columns is None else slice(*site.part.columns)
         with self._source.path.open("rb") as file:
             file.seek(self._source.data_start + entry.data_offsets[0])
-            for start in range(0, len(weight), rows_at_once):
-                rows = weight[start : start + rows_at_once]
-                copy = _tensor(bytearray(file.read(entry.num_bytes // entry.shape[0] * len(rows))), entry.dtype)
-                ours = rows.to(device="cpu", dtype=torch.float32)
-                copied = copy.to(torch.float32).view_as(ours)
+            for start in range(0, entry.shape[0], rows_at_once):
+                end = min(entry.shape[0], start + rows_at_once)
+                copy = _tensor(bytearray(file.read(entry.num_bytes // entry.shape[0] * (end - start))), entry.dtype)
+                own = ((order >= start) & (order < end)).nonzero().squeeze(1)
+                ours = weight[own.to(weight.device)].to(device="cpu", dtype=torch.float32)
+                copied = copy.to(torch.float32).view(end - start, -1)[order[own] - start, columns]
                 allowed = _COPY_ABSOLUTE + _COPY_RELATIVE * ours.abs()
                 if not is_exact:
                     allowed += _HALF_A_STEP * ours.abs().amax(-1, keepdim=True)

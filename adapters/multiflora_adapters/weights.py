@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.base_model import BaseModel, Site, SitePart
 from multiflora_adapters.experts.weights import ExpertWeights, Factors, stacked, unfused
 from multiflora_adapters.kv_reach import KvReach, kv_reach
 from multiflora_adapters.layout import AdapterLayout, SiteTensors, plan_layout
@@ -29,6 +29,10 @@ from multiflora_adapters.tensor_bytes import TensorBytes, read_tensors
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
 
 BaseWeight = Callable[[str], torch.Tensor]
+Squares = dict[str, torch.Tensor]
+"""By linear: of each output [out_features] float32, the sum of the squares of its weights."""
+SumSquares = Callable[[Squares], Squares]
+"""Of the inputs that this rank has -> of all ranks' inputs."""
 
 _CHUNK_ELEMENTS = 4 << 20
 _BEYOND_FLOAT32 = "Save the adapter again, in float32, and compare its output with what was trained."
@@ -108,6 +112,11 @@ def _is_exact(site: str) -> bool:
     return True
 
 
+def alone(squares: Squares) -> Squares:
+    """A `SumSquares` where this rank is the only one."""
+    return squares
+
+
 def load_adapter(
     folder: Path,
     base: BaseModel,
@@ -117,14 +126,19 @@ def load_adapter(
     base_bias: BaseWeight | None = None,
     is_base_exact: Callable[[str], bool] = _is_exact,
     digest: str | None = None,
+    part: BaseModel | None = None,
+    sum_squares: SumSquares = alone,
 ) -> HostAdapter:
     """Read the adapter in `folder` for serving in `dtype`.
 
     base_weight(site name): the base's [out, in] or [vocabulary, hidden] weight; base_bias: its [out] bias, asked only
     for sites that have one. is_base_exact(site name): whether `base_weight` has the checkpoint's values, not those of
-    integers made of them. digest: when given, the content must have it. Raises AdapterError for content that does
-    not fit or changed, OSError when it cannot be read.
+    integers made of them. digest: when given, the content must have it. part: what this rank serves of a base that is
+    divided among several, and then base_weight and base_bias give; sum_squares: called once at most, after all of the
+    files has been read and checked. Raises AdapterError for content that does not fit or changed, OSError when it
+    cannot be read.
     """
+    own = base if part is None else part
     raw = read_raw_config(folder / CONFIG_NAME)
     config = parse_config(raw)
     weights = read_tensor_file(folder / WEIGHTS_NAME)
@@ -140,12 +154,27 @@ def load_adapter(
         hint = "Register the adapter again."
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in layout.copies.items():
-        content.check_base_copy(name, base_weight(copied), is_base_exact(copied))
+        content.check_base_copy(name, own.all_sites[copied], base_weight(copied), is_base_exact(copied))
     reach = kv_reach(config, layout, weights, found, content.sha256)
-    sites, experts = _prepare_all(layout, content, base, dtype, base_weight, base_bias)
-    replaced = {name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, dtype).items()}
+    replaced = {
+        name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, own, dtype).items()
+    }
+    sites, experts = _prepare_all(layout, content, own, dtype, base_weight, base_bias, sum_squares)
     adapter = HostAdapter(found, layout.pool_rank(base), sites, 0, replaced, experts, reach)
     return replace(adapter, num_bytes=sum(site.num_bytes for site in sites.values()) + adapter.own_bytes)
+
+
+@dataclass(frozen=True)
+class _Unnormed:
+    """A site's share of an adapter, whose norms are not known yet."""
+
+    site: Site
+    weights: SiteWeights  # magnitude: as it was trained
+    norms: torch.Tensor | None  # float32 [out_features], over the inputs that are here; None without DoRA
+
+    @property
+    def has_all_inputs(self) -> bool:
+        return self.site.part is None or self.site.part.columns is None
 
 
 def _prepare_all(
@@ -155,74 +184,116 @@ def _prepare_all(
     dtype: torch.dtype,
     base_weight: BaseWeight,
     base_bias: BaseWeight | None,
+    sum_squares: SumSquares,
 ) -> tuple[dict[str, SiteWeights], dict[str, ExpertWeights]]:
-    """Of the pool's sites, and of experts, by the names of their linears."""
+    """Of the pool's sites, and of experts, by the names of their linears. base: what is served of it here."""
+    linears = {linear.name: linear for layer in base.sparse_layers for linear in layer.linears}
+    experts: dict[str, ExpertWeights] = {}
+    for fused in layout.fused:
+        own = tuple(linears[linear.name] for linear in fused.linears)
+        experts |= unfused(fused, own, content.take(fused.a), content.take(fused.b), dtype)
+    unnormed = [
+        _prepare(planned, base.all_sites[planned.site.name], content, dtype, base_weight, base_bias)
+        for planned in layout.sites
+    ]
     sites: dict[str, SiteWeights] = {}
     parts: dict[str, dict[int, Factors]] = {}
-    for planned in layout.sites:
-        name = planned.site.name
-        prepared = _prepare(planned, content, dtype, base_weight, base_bias)
+    for name, prepared in _normed(unnormed, sum_squares).items():
         if name in base.expert_places:
             linear, expert = base.expert_places[name]
             parts.setdefault(linear.name, {})[expert] = prepared.a, prepared.b, prepared.magnitude
         else:
             _check_finite(prepared.tensors, name, dtype)
             sites[name] = prepared
-    linears = {linear.name: linear for layer in base.sparse_layers for linear in layer.linears}
-    experts = {name: stacked(linears[name], factors) for name, factors in parts.items()}
-    for fused in layout.fused:
-        experts |= unfused(fused, content.take(fused.a), content.take(fused.b), dtype)
+    experts |= {name: stacked(linears[name], factors) for name, factors in parts.items()}
     for name, weights in experts.items():
         _check_finite(weights.tensors, name, dtype)
     return sites, experts
 
 
-def _replaced(tensor: ReplacedTensor, content: TensorBytes, dtype: torch.dtype) -> dict[str, ReplacedRows]:
+def _normed(unnormed: Iterable[_Unnormed], sum_squares: SumSquares) -> dict[str, SiteWeights]:
+    """By site, magnitudes divided by the norms over all inputs."""
+    sites = {one.site.name: one for one in unnormed}
+    norms = {name: one.norms for name, one in sites.items() if one.norms is not None}
+    divided = {name: norm.square() for name, norm in norms.items() if not sites[name].has_all_inputs}
+    if divided:
+        norms |= {name: squares.sqrt() for name, squares in sum_squares(divided).items()}
+    return {
+        name: one.weights
+        if one.weights.magnitude is None
+        else replace(one.weights, magnitude=one.weights.magnitude / norms[name])
+        for name, one in sites.items()
+    }
+
+
+def _replaced(
+    tensor: ReplacedTensor, content: TensorBytes, base: BaseModel, dtype: torch.dtype
+) -> dict[str, ReplacedRows]:
     values, token_ids = content.take(tensor.name).to(dtype), None
     if tensor.token_ids is not None:
         token_ids, order = torch.tensor(tensor.token_ids, dtype=torch.int64).sort()
         values = values[order]
     _check_finite([values], tensor.sites[0], dtype)
-    return dict.fromkeys(tensor.sites, ReplacedRows(token_ids, values.contiguous()))
+    whole = ReplacedRows(token_ids, values.contiguous())
+    return {name: _rows_here(whole, base.sites[name].part) for name in tensor.sites}
+
+
+def _rows_here(whole: ReplacedRows, part: SitePart | None) -> ReplacedRows:
+    """Of a head that is divided among ranks, those of this rank's tokens, counted from the first of them."""
+    if part is None or part.rows is None:
+        return whole
+    ((first, end),) = part.rows
+    if whole.token_ids is None:
+        return ReplacedRows(None, whole.values[first:end])
+    here = (whole.token_ids >= first) & (whole.token_ids < end)
+    return ReplacedRows(whole.token_ids[here] - first, whole.values[here])
 
 
 def _prepare(
     planned: SiteTensors,
+    site: Site,
     content: TensorBytes,
     dtype: torch.dtype,
     base_weight: BaseWeight,
     base_bias: BaseWeight | None,
-) -> SiteWeights:
-    site = planned.site
-    a = torch.empty(0, site.in_features) if planned.a is None else content.take(planned.a)
-    b = torch.empty(site.out_features, 0) if planned.b is None else _as_served(content.take(planned.b), site)
-    scaled = b.to(torch.float32).t() * planned.scaling
-    magnitude = None
+) -> _Unnormed:
+    """site: what is served of the planned one here."""
+    outputs, inputs = site.stored_shape
+    a = torch.empty(0, inputs) if planned.a is None else content.take(planned.a)
+    b = torch.empty(outputs, 0) if planned.b is None else content.take(planned.b)
+    a, scaled = _own_inputs(a, site), _as_served(b, site).to(torch.float32).t() * planned.scaling
+    magnitude, norms = None, None
     if planned.magnitude is not None:
         norm = _column_norm if site.kind == "embedding" else _row_norm
         norms = norm(base_weight(site.name), a.to(torch.float32), scaled)
-        magnitude = _as_served(content.take(planned.magnitude), site).to(torch.float32) / norms
-    shift = _shift(planned, content, base_bias)
+        magnitude = _as_served(content.take(planned.magnitude), site).to(torch.float32)
+    shift = _shift(planned, site, content, base_bias)
     oriented = _oriented(a, site).to(dtype).contiguous()
-    return SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
+    weights = SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
+    return _Unnormed(site, weights, norms)
 
 
-def _shift(planned: SiteTensors, content: TensorBytes, base_bias: BaseWeight | None) -> torch.Tensor | None:
+def _shift(planned: SiteTensors, site: Site, content: TensorBytes, base_bias: BaseWeight | None) -> torch.Tensor | None:
     """PEFT scales the bias beside B as B itself; the trained bias of the base stands in its place, beside DoRA, too."""
     shift = None
     if planned.lora_bias is not None:
-        shift = _as_served(content.take(planned.lora_bias), planned.site).to(torch.float32) * planned.scaling
+        shift = _as_served(content.take(planned.lora_bias), site).to(torch.float32) * planned.scaling
     if planned.bias is not None:
         assert base_bias is not None, "who loads adapters with trained biases brings the base's"
-        trained = _as_served(content.take(planned.bias), planned.site).to(torch.float32)
-        replaced = trained - base_bias(planned.site.name).to(device="cpu", dtype=torch.float32)
+        trained = _as_served(content.take(planned.bias), site).to(torch.float32)
+        replaced = trained - base_bias(site.name).to(device="cpu", dtype=torch.float32)
         shift = replaced if shift is None else shift + replaced
-    return shift
+    return shift if site.part is None or site.part.adds_biases else None
 
 
 def _as_served(outputs: torch.Tensor, site: Site) -> torch.Tensor:
-    """outputs: [out_features, ...] in the checkpoint's order. Returns them in the order of the base's rows here."""
+    """outputs: [all of the checkpoint's, ...]. Returns those of the site, in the order of the base's rows here."""
     return outputs if site.row_order is None else outputs[torch.tensor(site.row_order)]
+
+
+def _own_inputs(a: torch.Tensor, site: Site) -> torch.Tensor:
+    """a: [r, all of the checkpoint's]. Returns [r, in_features]."""
+    return a if site.part is None or site.part.columns is None else a[:, slice(*site.part.columns)]
 
 
 def _oriented(a: torch.Tensor, site: Site) -> torch.Tensor:

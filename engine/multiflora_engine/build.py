@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import torch
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool, pool_size
@@ -38,6 +39,8 @@ from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.offload.offloading import Offloading
 from multiflora_engine.offload.opening import open_offloading
+from multiflora_engine.parallel.launch import Ranks, check_ranks, start_process, started_ranks
+from multiflora_engine.parallel.leading import Leader
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
 from multiflora_engine.residency.adapter_loader import AdapterLoader
@@ -73,10 +76,17 @@ class BuiltEngine:
     """None where the model has no tokenizer that grammars could be matched with."""
     offloading: Offloading | None
     """None where no copies of KV blocks are kept."""
+    leader: Leader | None = None
+    """Of the other ranks that compute the model with this process; None: it does so alone."""
 
     def probe(self, slot: int) -> float:
         """See `probe_adapter`."""
         return probe_adapter(self.device_side.dummy, slot)
+
+    def check_ranks(self) -> None:
+        """Raises RankLost when another rank has ended: then nothing can be computed any more."""
+        if self.leader is not None:
+            self.leader.check()
 
     def call_between_layers(self, callback: Callable[[], None]) -> None:
         """A step may take minutes (a large model on few cores); the callback says meanwhile that it goes on."""
@@ -99,26 +109,75 @@ class BuiltEngine:
         self.finish()
 
     def finish(self) -> None:
-        """Copies of KV blocks that wait to be written are, as far as two seconds reach."""
+        """Copies of KV blocks that wait to be written are, as far as two seconds reach; and other ranks end."""
         if self.offloading is not None:
             self.offloading.close()
+        if self.leader is not None:
+            self.leader.close()
+
+
+@dataclass(frozen=True)
+class LoadedPart:
+    """What one rank has of a model, or all of it. Filled by `load_model`."""
+
+    config: ModelConfig
+    weights: ModelWeights
+    base: BaseModel
+    """As adapters see what is here."""
+    load_adapter: AdapterLoader
 
 
 def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEngine:
     """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
     model = load_model_config(folder, config.hf_overrides).with_ends(config.eos_token_ids)
-    use_threads(config.num_threads, config.engines_per_host)  # first: how products are made is measured with these
+    use_threads(config.num_threads, config.processes_per_host)  # first: how products are made is measured with these
     device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, model.dtype, device)
     # Linux grants more than there is, and kills the process that fills it; a GPU refuses.
-    available = available_host_memory() if device.type == "cpu" else None
+    available = available_host_memory() // config.tensor_parallel_size if device.type == "cpu" else None
+    if config.tensor_parallel_size == 1:
+        return _build(config, model, device, available, progress, None)
+    check_ranks(config, model, device)
+    check_ranks(config, model, device)
+    with started_ranks(config, device, available, start_process) as ranks:
+        return _build(config, model.shard(0, config.tensor_parallel_size), device, available, progress, ranks)
+
+
+def _build(
+    config: EngineConfig,
+    model: ModelConfig,
+    device: torch.device,
+    available: int | None,
+    progress: Progress,
+    ranks: Ranks | None,
+) -> BuiltEngine:
+    loaded = load_model(config, model, device, available, partial(progress, "weights"))
+    folder = Path(config.model_path)
+    grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
+    leader = None if ranks is None else Leader(ranks, loaded.load_adapter)
+    with memory_errors_explained():
+        return assemble_engine(
+            config, model, loaded.weights, loaded.base, loaded.load_adapter, grammars, progress, leader
+        )
+
+
+def load_model(
+    config: EngineConfig,
+    model: ModelConfig,
+    device: torch.device,
+    available: int | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LoadedPart:
+    """model: whole, or one rank's part. available: bytes of host memory that the weights may take; None on a GPU.
+    Raises ModelError."""
+    folder = Path(config.model_path)
+    dtype = choose_dtype(config.dtype, model.dtype, device)
     storage = choose_storage(model, config.dtype, config.quantization, config.dequantize, device)
-    weights = load_weights(folder, model, dtype, device, partial(progress, "weights"), available, storage)
+    weights = load_weights(folder, model, dtype, device, progress, available, storage)
     base = model.base_model(folder.name)
-    store = ArtifactStore(Path(config.artifact_root))
     loader = AdapterLoader(
-        store,
+        ArtifactStore(Path(config.artifact_root)),
+        base if model.part is None else model.whole.base_model(folder.name),
         base,
         weights.base_weight,
         weights.base_bias,
@@ -128,9 +187,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
         config.max_lora_rank,
         config.adapter_matrix_memory,
     )
-    grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
-    with memory_errors_explained():
-        return assemble_engine(config, model, weights, base, loader, grammars, progress)
+    return LoadedPart(model, weights, base, loader)
 
 
 def assemble_engine(
@@ -141,22 +198,33 @@ def assemble_engine(
     load_adapter: Callable[[str], HostAdapter],
     grammars: GrammarMasks | None = None,
     progress: Progress = _silent,
+    leader: Leader | None = None,
 ) -> BuiltEngine:
-    """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own."""
-    if model.form.mixture is not None or model.form.slopes:
-        # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others. And
-        # attention with slopes has no GPU kernel yet; what serves it instead cannot be captured.
-        config = msgspec.structs.replace(config, enforce_eager=True)
+    """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own. leader:
+    where model, weights and adapters are the first rank's parts."""
+    config = without_graphs(config, model)
     device = weights.device
     use_device(device)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
-    pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory)
+    pool = (SlotPool if leader is None else leader.pool)(
+        base, slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory
+    )
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    device_side = build_device_side(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
+    capture = choose_capture(device, config.enforce_eager)
+    group = None if leader is None else leader.group
+    device_side = build_device_side(config, model, weights, pool, sampler, capture, group)
+    if leader is not None:
+        device_side = leader.side(device_side)
     runner = device_side.runner
     progress("kv_cache", 1, 1)
-    residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
+    residency = AdapterResidency(
+        pool,
+        load_adapter if leader is None else leader.loads,
+        config.max_cpu_loras,
+        reserved_rows=config.max_lora_rank,
+        forget=_forget_nothing if leader is None else leader.loads.forget,
+    )
     offloading = _offloading(config, model, base, device_side)
     scheduler = Scheduler(
         _scheduler_config(config, model, device_side, is_compute_bound=device.type == "cpu"),
@@ -188,7 +256,21 @@ def assemble_engine(
         ready=ready_report(config, model, weights, pool, device_side, base.digest),
         grammars=grammars,
         offloading=offloading,
+        leader=leader,
     )
+
+
+def without_graphs(config: EngineConfig, model: ModelConfig) -> EngineConfig:
+    """The configuration, without graphs for a model whose steps cannot be captured."""
+    # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others. Attention
+    # with slopes has no GPU kernel yet; what serves it instead cannot be captured. Ranks run step by step.
+    if model.form.mixture is not None or model.form.slopes or model.part is not None:
+        return msgspec.structs.replace(config, enforce_eager=True)
+    return config
+
+
+def _forget_nothing(digest: str) -> None:
+    pass
 
 
 def _offloading(

@@ -3,7 +3,7 @@ where a table says. Knows PEFT's orders of the values; knows no files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -64,21 +64,27 @@ def stacked(linear: ExpertLinear, factors: Mapping[int, Factors]) -> ExpertWeigh
     return _weights(torch.cat(shrinks), torch.cat(expands), ranks, magnitude)
 
 
-def unfused(fused: FusedLora, a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> dict[str, ExpertWeights]:
-    """a, b: as the file has them (see `FusedLora`). By the name of the linear, in the serving dtype."""
+def unfused(
+    fused: FusedLora, served: Sequence[ExpertLinear], a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype
+) -> dict[str, ExpertWeights]:
+    """a, b: as the file has them (see `FusedLora`). served: the linears as they are served here. By the name of the
+    linear, in the serving dtype."""
     experts, rank = fused.num_experts, fused.rank
     inner = a.view(experts, rank, a.shape[1])
     outer = b.view(b.shape[0], rank, experts).permute(2, 1, 0)
     shrinks, expands = (outer, inner) if fused.is_swapped else (inner, outer)
     expands = expands.to(torch.float32) * fused.scaling
     ranks = torch.tensor([*[rank] * experts, 0], dtype=torch.int32)
+    part = served[0].sites[0].part
+    if part is not None and part.columns is not None:
+        shrinks = shrinks[..., slice(*part.columns)]
     kept = shrinks.reshape(experts * rank, -1).to(dtype).contiguous()
     found, first = {}, 0
-    for linear in fused.linears:
-        own = expands[..., first : first + linear.out_features]
+    for whole, linear in zip(fused.linears, served, strict=True):
+        own = expands[..., first : first + whole.out_features]
         if (order := linear.sites[0].row_order) is not None:
             own = own[..., torch.tensor(order)]
-        first += linear.out_features
+        first += whole.out_features
         found[linear.name] = _weights(kept, own.reshape(experts * rank, -1).to(dtype).contiguous(), ranks, None)
     return found
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
 from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously
-from multiflora_engine.execution.dummy_batch import DummyPass
+from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
 from multiflora_engine.execution.executor import StepExecutor
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
 from multiflora_engine.execution.memory_profile import step_bytes
@@ -36,7 +37,7 @@ class DeviceSide:
     """The longest sequence, in tokens, that the cache and the rotary tables have room for."""
     graphs: DecodeGraphs | None
     """None where decode steps run kernel by kernel."""
-    dummy: DummyPass
+    dummy: Dummy
 
 
 def build_device_side(
@@ -46,23 +47,27 @@ def build_device_side(
     pool: SlotPool,
     sampler: Sampler,
     capture: Capture | None = None,
+    ranks: RankGroup | None = None,
 ) -> DeviceSide:
     """KV cache, decoder and runner on the weights' device. The weights and the pool must be there already, so that what
     is left of the device's memory is known.
 
-    capture: how the device records decode steps; None: it does not. Raises ModelError when the KV cache that the
+    capture: how the device records decode steps; None: it does not. ranks: where the model is one's part, all of which
+    call this at once: their caches get as many blocks as fit on each. Raises ModelError when the KV cache that the
     configuration asks for does not fit.
     """
     device, dtype = weights.device, weights.dtype
     measured = device.type == "cuda" and config.kv_cache_memory is None
     # Adapters' own embeddings and heads are allocated as they come: the cache must leave their room.
-    spare = step_bytes(config, model, weights) + config.adapter_matrix_memory if measured else 0
+    spare = step_bytes(config, model, weights, ranks) + config.adapter_matrix_memory if measured else 0
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
     size = size_kv_cache(config, model, kv_dtype, device, spare)
+    if ranks is not None:
+        size = size.with_blocks(ranks.smallest(size.num_blocks), config.block_size)
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, kv_dtype, device)
-    decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool)
+    decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool, ranks)
     staging = Staging(device)
-    feedback = TokenFeedback(config.max_num_seqs, device)
+    feedback = TokenFeedback(config.max_num_seqs, device, ranks)
     graphs = None
     if capture is not None:
         graphs = DecodeGraphs(

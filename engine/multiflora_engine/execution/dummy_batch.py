@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
@@ -12,6 +14,14 @@ from multiflora_engine.execution.step_arrays import adapter_runs
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_kernels.attention.plan import QueryBounds
+
+
+class Dummy(Protocol):
+    """`DummyPass`, as the engine uses it."""
+
+    dtype: torch.dtype
+
+    def logits(self, slots: list[int | None], tokens: int) -> torch.Tensor: ...
 
 
 class DummyPass:

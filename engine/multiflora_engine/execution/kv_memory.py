@@ -27,6 +27,10 @@ class CacheSize:
     max_model_len: int
     """Tokens of the longest sequence: as configured or the model's own, if the blocks hold as many."""
 
+    def with_blocks(self, num_blocks: int, block_size: int) -> CacheSize:
+        """No more than these."""
+        return CacheSize(num_blocks, min(self.max_model_len, num_blocks * block_size))
+
 
 def allocate_kv_cache(
     model: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
@@ -71,9 +75,9 @@ def size_kv_cache(
     if config.kv_cache_memory is not None:
         memory = config.kv_cache_memory
         if device.type == "cpu":
-            _require_host_memory(memory, config.engines_per_host)
+            _require_host_memory(memory, config.processes_per_host)
     elif device.type == "cpu":
-        memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes, config.engines_per_host)
+        memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes, config.processes_per_host)
     else:
         memory = _gpu_memory(config.gpu_memory_utilization, device) - step_bytes
     num_blocks = max(0, memory) // block_bytes
@@ -82,10 +86,10 @@ def size_kv_cache(
     return CacheSize(num_blocks, min(wanted, num_blocks * config.block_size))
 
 
-def _host_memory(useful: int, needed: int, engines: int) -> int:
-    """Bytes for the cache. useful: more would never be used; needed: less than this is of no use. engines: that share
+def _host_memory(useful: int, needed: int, processes: int) -> int:
+    """Bytes for the cache. useful: more would never be used; needed: less than this is of no use. processes: that share
     what is available."""
-    available = available_host_memory() // engines
+    available = available_host_memory() // processes
     modest = min(useful, int(available * _CPU_SHARE), _CPU_CAP)
     return max(modest, min(needed, int(available * _CPU_LIMIT)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import dummy_batch
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
@@ -18,20 +19,27 @@ _SAMPLING_COPIES = 3
 
 
 @torch.inference_mode()
-def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights) -> int:
+def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights, ranks: RankGroup | None = None) -> int:
     """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of a full decode keep for good."""
     # As many short prompts as possible: the logits of all of them are due in one step.
     sequences = min(config.max_num_seqs, config.max_num_batched_tokens)
-    prefill = _peak(config, model, weights, sequences, -(-config.max_num_batched_tokens // sequences))
+    prefill = _peak(config, model, weights, ranks, sequences, -(-config.max_num_batched_tokens // sequences))
     # Graphs share one pool of memory, which is as large as the largest of them needs.
-    graphs = 0 if config.enforce_eager else _peak(config, model, weights, sequences, 1)
+    graphs = 0 if config.enforce_eager else _peak(config, model, weights, ranks, sequences, 1)
     sampling = _SAMPLING_COPIES * sequences * model.vocab_size * torch.float32.itemsize
     return prefill + graphs + sampling
 
 
-def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, sequences: int, tokens: int) -> int:
+def _peak(
+    config: EngineConfig,
+    model: ModelConfig,
+    weights: ModelWeights,
+    ranks: RankGroup | None,
+    sequences: int,
+    tokens: int,
+) -> int:
     device, dtype = weights.device, weights.dtype
-    decoder = Decoder(model, weights, model_tables(model, tokens, device))
+    decoder = Decoder(model, weights, model_tables(model, tokens, device), ranks=ranks)
     batch, blocks = dummy_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
     cache = allocate_kv_cache(model, blocks, config.block_size, kv_dtype, device)

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from itertools import islice, zip_longest
+from typing import Protocol
 
 import torch
 
 from multiflora_engine.core.step import DeviceLost, SampledToken, ScheduledBatch, StepOutput
 from multiflora_engine.core.transfers import Readback
-from multiflora_engine.execution.executor import StepExecutor
+from multiflora_engine.execution.executor import StepResults
+from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.execution.step_plan import StepPlan, StepPlanner
+from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_engine.sampling.sampler import PromptLogprobs, SampledStep, Sampler
 
@@ -68,14 +71,26 @@ def verified(tokens: list[SampledToken], drafts: Items[int]) -> list[SampledToke
     return kept
 
 
-class DeviceRunner:
-    """One model on one device (the engine's ModelRunner). runs_ahead: see there."""
+class Executor(Protocol):
+    """`StepExecutor`, as the runner uses it."""
 
-    def __init__(self, planner: StepPlanner, executor: StepExecutor, sampler: Sampler, *, runs_ahead: bool) -> None:
+    feedback: TokenFeedback
+
+    def execute(self, arrays: StepArrays) -> StepResults: ...
+
+
+class DeviceRunner:
+    """One model on one device, or on one for each rank (the engine's ModelRunner). runs_ahead: see there."""
+
+    def __init__(self, planner: StepPlanner, executor: Executor, sampler: Sampler, *, runs_ahead: bool) -> None:
         self.runs_ahead = runs_ahead
         self._planner = planner
         self.executor = executor
         self._sampler = sampler
+
+    def with_executor(self, executor: Executor) -> DeviceRunner:
+        """The same on what else executes arrays."""
+        return DeviceRunner(self._planner, executor, self._sampler, runs_ahead=self.runs_ahead)
 
     @torch.inference_mode()
     def launch(self, batch: ScheduledBatch) -> PendingStep:

@@ -11,7 +11,7 @@ from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.execution.decode_graphs import DecodeGraphs
-from multiflora_engine.execution.dummy_batch import DummyPass
+from multiflora_engine.execution.dummy_batch import Dummy
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -32,7 +32,7 @@ _PARAMS: tuple[dict[str, Any], ...] = (
 
 @torch.inference_mode()
 def warm_up(
-    dummy: DummyPass,
+    dummy: Dummy,
     sampler: Sampler,
     pool: SlotPool,
     model: ModelConfig,
@@ -51,7 +51,7 @@ def warm_up(
         graphs.capture_all(progress)
 
 
-def _compile_for_adapters(dummy: DummyPass, pool: SlotPool, model: ModelConfig) -> None:
+def _compile_for_adapters(dummy: Dummy, pool: SlotPool, model: ModelConfig) -> None:
     """Kernels of chunks with few and with many tokens of an adapter; those of decode steps come with the graphs."""
     sites = [site for layer in range(model.num_layers) for site in model.layer_sites(layer)]
     slot = pool.put(zero_adapter(sites, _RANK, dummy.dtype))

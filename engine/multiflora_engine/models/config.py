@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from multiflora_adapters.base_model import BaseModel, ExpertLinear, Site, SparseLayer
+from multiflora_engine.core.shard import Shard, Span, why_indivisible
 from multiflora_engine.models.checkpoint import model_digest
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.config_keys import check_keys
@@ -50,6 +51,22 @@ class MlpSites:
 
 
 @dataclass(frozen=True)
+class ModelPart:
+    """What a rank's configuration is a part of; `ModelConfig.shard` makes it."""
+
+    whole: ModelConfig
+    shard: Shard
+
+    def mlp(self, sites: MlpSites) -> MlpSites:
+        """This rank's part of a whole MLP: the same columns of its inside in all linears."""
+        size = sites.down.in_features
+        first, end = self.shard.span(size)
+        stacked = range(0, sites.up[0].out_features, size)  # gate and up, where one linear holds both
+        rows = tuple((start + first, start + end) for start in stacked)
+        return MlpSites(tuple(up.with_rows(rows) for up in sites.up), sites.down.with_columns(first, end))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One base model, filled by `load_model_config` alone: from its files, or where they are silent by its family."""
 
@@ -76,6 +93,57 @@ class ModelConfig:
     generation_defaults: Mapping[str, float]  # sampling values of generation_config.json that can be used
     warnings: tuple[str, ...]  # what of the two files is ignored though it might matter; for the operator
     overrides: Mapping[str, Any] = field(default_factory=dict)  # the operator's, in the place of config.json's own
+    part: ModelPart | None = None  # where ranks compute it together: heads and sizes above are this rank's
+
+    def shard(self, rank: int, size: int) -> ModelConfig:
+        """The part that one of `size` ranks computes. Raises ModelError where the model cannot be divided so."""
+        self._check_division(size)
+        shard, form = Shard(rank, size), self.form
+        heads, kv_heads = shard.span(self.num_heads), shard.kv_span(self.num_kv_heads)
+        mixture = form.mixture
+        if mixture is not None:
+            shared = None if mixture.shared_size is None else mixture.shared_size // size
+            mixture = replace(mixture, expert_size=mixture.expert_size // size, shared_size=shared)
+        return replace(
+            self,
+            num_heads=heads[1] - heads[0],
+            num_kv_heads=kv_heads[1] - kv_heads[0],
+            intermediate_size=self.intermediate_size // size,
+            form=replace(form, mixture=mixture, slopes=form.slopes[slice(*heads)]),
+            part=ModelPart(self, shard),
+        )
+
+    def _check_division(self, size: int) -> None:
+        """Raises ModelError."""
+        if self.form.modules.q_norm is not None and self.form.qk_norm == "all_heads":
+            raise ModelError(
+                f"--tensor-parallel-size {size}: {self.architecture} norms the queries of all heads at once, which "
+                "ranks that have some of the heads cannot. Serve it with --tensor-parallel-size 1."
+            )
+        divided = {"attention heads": self.num_heads}
+        if any(self.mixture(layer) is None for layer in range(self.num_layers)):
+            divided["MLP columns (intermediate_size)"] = self.intermediate_size
+        if (mixture := self.form.mixture) is not None:
+            divided["columns of each expert"] = mixture.expert_size
+            if mixture.shared_size is not None:
+                divided["columns of the shared expert"] = mixture.shared_size
+        if (why := why_indivisible(size, divided, self.num_kv_heads)) is not None:
+            raise ModelError(f"--tensor-parallel-size {size}: {why}")
+
+    @property
+    def whole(self) -> ModelConfig:
+        """The model that this is, or is a part of."""
+        return self if self.part is None else self.part.whole
+
+    @property
+    def heads(self) -> Span:
+        """Which query heads of the whole model these are."""
+        return (0, self.num_heads) if self.part is None else self.part.shard.span(self.whole.num_heads)
+
+    @property
+    def kv_heads(self) -> Span:
+        """Which key-value heads of the whole model these are."""
+        return (0, self.num_kv_heads) if self.part is None else self.part.shard.kv_span(self.whole.num_kv_heads)
 
     def with_ends(self, token_ids: Iterable[int]) -> ModelConfig:
         """Any of these ends a generation, too: those of them that the model can produce."""
@@ -101,6 +169,11 @@ class ModelConfig:
 
     def qkv_sites(self, layer: int) -> tuple[Site, ...]:
         """The linears of q, k and v; stacked in this order, each in its `row_order`, they are what attention reads."""
+        if self.part is not None:
+            return tuple(
+                site.with_rows(rows)
+                for site, rows in zip(self.whole.qkv_sites(layer), self._own_qkv_rows(), strict=True)
+            )
         names = self.form.modules.qkv
         # Of each linear its rows, and whether keys or values are among them.
         parts = [(self.q_size, False), (self.kv_size, True), (self.kv_size, True)]
@@ -115,7 +188,19 @@ class ModelConfig:
             first += size
         return tuple(sites)
 
+    def _own_qkv_rows(self) -> list[tuple[Span, ...]]:
+        """Of each linear of q, k and v, the rows of a rank's heads."""
+        whole, size = self.whole, self.head_dim
+        q, kv = [(first * size, end * size) for first, end in (self.heads, self.kv_heads)]
+        if len(self.form.modules.qkv) > 1:
+            return [(q,), (kv,), (kv,)]
+        starts = whole.q_size, whole.q_size + whole.kv_size
+        return [(q, *((start + kv[0], start + kv[1]) for start in starts))]
+
     def o_site(self, layer: int) -> Site:
+        if self.part is not None:
+            first, end = self.heads
+            return self.whole.o_site(layer).with_columns(first * self.head_dim, end * self.head_dim)
         return self._site(layer, self.form.modules.o, self.q_size, self.hidden_size, self.form.o_bias)
 
     def mixture(self, layer: int) -> Mixture | None:
@@ -125,6 +210,9 @@ class ModelConfig:
 
     def mlp_sites(self, layer: int) -> MlpSites | None:
         """Of what every token goes through: a dense layer's MLP, a sparse one's shared expert, which not all have."""
+        if self.part is not None:
+            sites = self.whole.mlp_sites(layer)
+            return None if sites is None else self.part.mlp(sites)
         mixture = self.mixture(layer)
         if mixture is None:
             return self._mlp_sites(layer, self.form.modules.up, self.form.modules.down, self.intermediate_size)
@@ -133,7 +221,11 @@ class ModelConfig:
         return self._expert_sites(layer, mixture.names, mixture.names.shared, mixture.shared_size)
 
     def expert_sites(self, layer: int, mixture: Mixture) -> tuple[MlpSites, ...]:
-        """Of each expert of a sparse layer."""
+        """Of each expert of a sparse layer; mixture: the layer's."""
+        if self.part is not None:
+            whole = self.whole.mixture(layer)
+            assert whole is not None, "ranks divide each expert"
+            return tuple(self.part.mlp(sites) for sites in self.whole.expert_sites(layer, whole))
         names, size = mixture.names, mixture.expert_size
         sites = tuple(
             self._expert_sites(layer, names, f"{names.experts}.{expert}", size) for expert in range(mixture.num_experts)
@@ -173,6 +265,8 @@ class ModelConfig:
 
     @property
     def head_site(self) -> Site:
+        if self.part is not None:
+            return self.whole.head_site.with_rows((self.part.shard.span(self.vocab_size),))
         modules, has_bias = self.form.modules, self.form.head_bias
         return Site(modules.head, self.hidden_size, self.vocab_size, has_bias=has_bias, reaches_kv=False)
 

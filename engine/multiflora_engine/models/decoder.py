@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.models.blocks.block import ForwardStep
 from multiflora_engine.models.blocks.layers import make_blocks
 from multiflora_engine.models.blocks.linear import Linear, LivePoolSite, Sites, is_touched
@@ -74,9 +75,14 @@ class InputEmbedding:
 class Head:
     """Logits of hidden states, scaled and capped where the family does so."""
 
-    def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: ModelWeights, sites: Sites | None, ranks: RankGroup | None
+    ) -> None:
+        """ranks: that each have the rows of some tokens."""
         if config.form.head_is_normalised:
             sites = None
+        self._ranks = ranks
+        self._vocab_size = config.vocab_size
         self.site: LivePoolSite | None = None if sites is None else sites.site(config.form.modules.head)
         self._linear = Linear(weights.lm_head, sites)
         self._scale = config.form.scales.logits
@@ -92,6 +98,8 @@ class Head:
             logits = logits * self._scale
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
+        if self._ranks is not None:
+            logits = self._ranks.gather_columns(logits, self._vocab_size)
         return logits if logits.is_cuda else logits.float()
 
 
@@ -104,8 +112,10 @@ class Decoder:
         weights: ModelWeights,
         ropes: Sequence[RopeTables],
         sites: Sites | None = None,
+        ranks: RankGroup | None = None,
     ) -> None:
-        """ropes: the tables of the configuration's, in their order. sites: the adapters' pool."""
+        """ropes: the tables of the configuration's, in their order. sites: the adapters' pool. ranks: where the
+        configuration is one's part of a model, those that compute it together, pass by pass."""
         self.between_layers: Callable[[], None] = _nothing
         """Called after each layer, so that the engine can say that it lives while a large step takes minutes."""
         self.heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
@@ -121,8 +131,8 @@ class Decoder:
         self._rope_of_layer = config.rope_of_layer
         self._embedding = InputEmbedding(config, weights, sites)
         self._first_norm = make_norm(config, weights.layers[0].input_norm)
-        self._blocks = make_blocks(config, weights, sites)
-        self._head = Head(config, weights, sites)
+        self._blocks = make_blocks(config, weights, sites, ranks)
+        self._head = Head(config, weights, sites, ranks)
 
     def heads_for(self, cache: KVCache) -> AttentionHeads:
         """As attention over this cache has them."""

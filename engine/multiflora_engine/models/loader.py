@@ -49,7 +49,7 @@ def load_weights(
     Raises ModelError for missing or damaged files, tensors that are missing, left over or of another shape, and when
     the weights do not fit into memory.
     """
-    stored = unfused(stored_tensors(folder), config)
+    stored = unfused(stored_tensors(folder), config.whole)
     sources = _by_module(dense_sources(stored, config.quantisation), config.form.modules)
     if config.tie_word_embeddings:
         sources, config = untangle_head(sources, config, dtype)
@@ -66,6 +66,7 @@ def load_weights(
     _tell_of_dequantised(targets, sources, dtype)
     _fill(targets, {name: sources[name] for name in sources if name in targets}, progress or _silent)
     weights.quantise_tied_head_()
+    weights.leave_biases_to_first_rank_()
     return weights
 
 

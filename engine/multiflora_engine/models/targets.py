@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from multiflora_adapters.base_model import Site, SitePart
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_kernels.linear.dense import DenseWeight
@@ -44,14 +45,18 @@ class Target:
     tensor: torch.Tensor  # contiguous; a view
     row_order: tuple[int, ...] | None = None  # row i is the stored row row_order[i]; None: it is i
     is_transposed: bool = False  # the checkpoint stores [in, out]
+    part: SitePart | None = None  # where a rank has not all of what is stored: what it has
     column_order: tuple[int, ...] | None = None  # column i of the last dimension likewise
     offset: float = 0.0  # added to the stored values
     is_normalised: bool = False  # each row is divided by its length
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        shape = tuple(self.tensor.shape)
+        shape = tuple(self.tensor.shape) if self.part is None else self._shape_of_whole(self.part.whole)
         return shape[::-1] if self.is_transposed else shape
+
+    def _shape_of_whole(self, whole: Site) -> tuple[int, ...]:
+        return whole.stored_shape[: self.tensor.dim()]
 
     @property
     def takes_pieces(self) -> bool:
@@ -70,15 +75,16 @@ class Target:
             self.fill(_whole(source))
             return
         rows = self.tensor.view(-1, self.tensor.shape[-1])
-        places = None if self.row_order is None else torch.tensor(self.row_order).argsort()
+        order = None if self.row_order is None else torch.tensor(self.row_order)
         first = 0
         for piece in source.pieces():
-            end, values = first + piece.shape[0], self.served(piece)
-            if places is None:
-                rows[first:end].copy_(values)
+            end = first + piece.shape[0]
+            if order is None:
+                rows[first:end].copy_(self.served(piece))
             else:
-                there = places[first:end].to(rows.device)
-                rows.index_copy_(0, there, values.to(rows.device, rows.dtype))
+                places = ((order >= first) & (order < end)).nonzero().squeeze(1)
+                values = self.served(piece[order[places] - first])
+                rows.index_copy_(0, places.to(rows.device), values.to(rows.device, rows.dtype))
             first = end
 
     def fill(self, stored: torch.Tensor) -> None:
@@ -88,6 +94,8 @@ class Target:
 
     def served(self, rows: torch.Tensor) -> torch.Tensor:
         """rows: some of those stored, in any float dtype. Returns their values as they are served."""
+        if self.part is not None and self.part.columns is not None and self.tensor.dim() > 1:
+            rows = rows[:, slice(*self.part.columns)]
         if self.column_order is not None:
             rows = rows[..., torch.tensor(self.column_order)]
         if self.is_normalised:
@@ -103,10 +111,12 @@ class QuantisedTarget:
     weight: QuantisedWeight  # a view
     row_order: tuple[int, ...] | None = None  # as of `Target`
     is_transposed: bool = False  # as of `Target`
+    part: SitePart | None = None  # as of `Target`
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        return self.weight.shape[::-1] if self.is_transposed else self.weight.shape
+        shape = self.weight.shape if self.part is None else self.part.whole.stored_shape
+        return shape[::-1] if self.is_transposed else shape
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
@@ -119,38 +129,64 @@ class QuantisedTarget:
         if isinstance(source, QuantisedTensor):
             self._store(source)
         elif self.is_transposed:
-            self.weight.quantise_(0, _whole(source).t())
+            self.weight.quantise_(0, self._kept(_whole(source).t(), 0), self._columns)
         else:
-            first = 0
+            first, filled = 0, 0
             for piece in source.pieces():
-                self.weight.quantise_(first, piece)
-                first += len(piece)
+                kept = self._kept(piece, first)
+                self.weight.quantise_(filled, kept, self._columns)
+                first, filled = first + len(piece), filled + len(kept)
         if self.row_order is not None:
-            order = torch.tensor(self.row_order)
+            # Rows were kept as they came: each moves to the place that the order gives it.
+            order = torch.tensor(self.row_order).argsort().argsort()
             for tensor in self.weight.tensors:
                 tensor.copy_(tensor[order])
 
+    @property
+    def _columns(self) -> slice:
+        """Of the stored inputs, those that are kept."""
+        return slice(None) if self.part is None or self.part.columns is None else slice(*self.part.columns)
+
+    def _kept(self, rows: torch.Tensor, first: int) -> torch.Tensor:
+        """rows: those stored from `first` on. Returns the ones that are kept, in the same order."""
+        if self.part is None or self.row_order is None:
+            return rows
+        own = torch.tensor(self.row_order)
+        return rows[own[(own >= first) & (own < first + len(rows))].sort().values - first]
+
     def _store(self, source: QuantisedTensor) -> None:
-        first = 0
+        first, filled = 0, 0
         for rows in source.integers():
-            self.weight.store_(first, rows.codes, rows.scales, rows.zeros)
-            first += len(rows.codes)
+            codes, scales = self._kept(rows.codes, first), self._kept(rows.scales, first)
+            zeros = None if rows.zeros is None else self._kept(rows.zeros, first)
+            groups = self._groups(rows.codes.shape[1], scales.shape[1])
+            self.weight.store_(
+                filled, codes[:, self._columns], scales[:, groups], None if zeros is None else zeros[:, groups]
+            )
+            first, filled = first + len(rows.codes), filled + len(codes)
+
+    def _groups(self, inputs: int, count: int) -> slice:
+        """Which of `count` groups of inputs the kept ones are; the form says that these are whole groups."""
+        if self.part is None or self.part.columns is None or count == 1:
+            return slice(None)
+        size = inputs // count
+        return slice(self.part.columns[0] // size, self.part.columns[1] // size)
 
 
 def weight_target(
     weight: LinearWeight,
     first: int,
     end: int,
-    row_order: tuple[int, ...] | None,
+    site: Site,
     is_transposed: bool,
     is_normalised: bool,
 ) -> WeightTarget:
-    """Of these rows, which are one linear of the checkpoint; the rest as of `Target`."""
+    """Of these rows, which are one linear of the checkpoint, or a part of it; the rest as of `Target`."""
     if isinstance(weight, QuantisedWeight):
         assert not is_normalised, "only heads are"
-        return QuantisedTarget(weight.rows(first, end), row_order, is_transposed)
+        return QuantisedTarget(weight.rows(first, end), site.row_order, is_transposed, site.part)
     assert isinstance(weight, DenseWeight), "what is not kept in codes is one tensor"
-    return Target(weight.tensor[first:end], row_order, is_transposed, is_normalised=is_normalised)
+    return Target(weight.tensor[first:end], site.row_order, is_transposed, site.part, is_normalised=is_normalised)
 
 
 def _whole(source: DenseSource) -> torch.Tensor:

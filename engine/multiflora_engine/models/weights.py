@@ -37,11 +37,15 @@ class Projection:
     def targets(self) -> Iterator[tuple[str, WeightTarget]]:
         """Checkpoint tensor name -> the part that it fills."""
         for site, first, end in self.sites:
-            order = site.row_order
-            target = weight_target(self.weight, first, end, order, self.is_transposed, self.is_normalised)
+            target = weight_target(self.weight, first, end, site, self.is_transposed, self.is_normalised)
             yield f"{site.name}.weight", target
             if self.bias is not None:
-                yield f"{site.name}.bias", Target(self.bias[first:end], site.row_order)
+                yield f"{site.name}.bias", Target(self.bias[first:end], site.row_order, part=site.part)
+
+    @property
+    def adds_bias(self) -> bool:
+        """False where the product is one of several that ranks sum, and another rank's has the bias."""
+        return all(site.part is None or site.part.adds_biases for site, _, _ in self.sites)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Sinks:
     """A layer's attention sinks (gpt-oss): to each head a score more, whose value is nothing."""
 
     name: str  # in the checkpoint
-    values: torch.Tensor  # [Hq] float32
+    values: torch.Tensor  # [Hq] float32, of all ranks' heads
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class LayerWeights:
 
     input_norm: NormWeights | None  # of the attention's input
     qkv: Projection  # q, k and v stacked: [(Hq + 2 Hk) * D, H]
-    q_norm: NormWeights | None  # [D], of query heads before the rotation; [Hq, D] or [Hq * D] as `Form.qk_norm` says
+    # [D], of query heads before the rotation; [Hq, D] or [Hq * D] as `Form.qk_norm` says, of all ranks' heads
+    q_norm: NormWeights | None
     k_norm: NormWeights | None  # the same of key heads
     sinks: Sinks | None  # of attention; None in families without
     o: Projection  # [H, Hq * D]
@@ -183,8 +188,15 @@ class ModelWeights:
         """Once the embedding is there: a head that is kept in integers of it."""
         head = self.lm_head.weight
         if self.is_head_tied and isinstance(head, QuantisedWeight):
-            for first in range(0, len(self.embed_tokens), _ROWS_AT_ONCE):
-                head.quantise_(first, self.embed_tokens[first : first + _ROWS_AT_ONCE])
+            rows = _rows_of(self.lm_head.sites[0][0], self.embed_tokens)
+            for first in range(0, len(rows), _ROWS_AT_ONCE):
+                head.quantise_(first, rows[first : first + _ROWS_AT_ONCE])
+
+    def leave_biases_to_first_rank_(self) -> None:
+        """Once all is there: of products that ranks sum, one adds the bias."""
+        for projection in self._projections():
+            if projection.bias is not None and not projection.adds_bias:
+                projection.bias.zero_()
 
     def targets(self) -> dict[str, WeightTarget]:
         """Checkpoint tensor name -> what it fills."""
@@ -197,7 +209,8 @@ class ModelWeights:
         for projection in self._own_projections():
             targets |= projection.targets()
         if self.is_head_tied and self.lm_head.bias is not None:
-            targets[f"{self.lm_head.sites[0][0].name}.bias"] = Target(self.lm_head.bias)
+            site = self.lm_head.sites[0][0]
+            targets[f"{site.name}.bias"] = Target(self.lm_head.bias, site.row_order, part=site.part)
         return targets
 
     def _place(self, site: str) -> tuple[Projection, int, int]:
@@ -236,6 +249,14 @@ class ModelWeights:
         yield from (p.bias for p in self._projections() if p.bias is not None)
         if self.embed_positions is not None:
             yield self.embed_positions
+
+
+def _rows_of(site: Site, embedding: torch.Tensor) -> torch.Tensor:
+    """The rows of an embedding that a head which is tied to it has, a view."""
+    if site.part is None or site.part.rows is None:
+        return embedding
+    ((first, end),) = site.part.rows
+    return embedding[first:end]
 
 
 FormOf = Callable[[Sequence[Site]], IntegerForm | torch.dtype | None]
@@ -282,7 +303,7 @@ class _Allocator:
             embedding_norm=self._norm(names.embedding_norm, config.hidden_size),
             layers=tuple(self._layer(index) for index in range(config.num_layers)),
             norm=norm,
-            lm_head=self._head(embed_tokens if config.tie_word_embeddings else None),
+            lm_head=self._head(_rows_of(config.head_site, embed_tokens) if config.tie_word_embeddings else None),
             is_head_tied=config.tie_word_embeddings,
         )
 
@@ -302,8 +323,8 @@ class _Allocator:
         return LayerWeights(
             input_norm=norm(names.input_norm),
             qkv=self._projection(config.qkv_sites(index), form.qkv_bias),
-            q_norm=self._head_norm(index, names.q_norm, config.num_heads),
-            k_norm=self._head_norm(index, names.k_norm, config.num_kv_heads),
+            q_norm=self._head_norm(index, names.q_norm, config.whole.num_heads),
+            k_norm=self._head_norm(index, names.k_norm, config.whole.num_kv_heads),
             sinks=self._attention_sinks(index),
             o=self._projection([config.o_site(index)], form.o_bias),
             attention_output_norm=norm(names.attention_output_norm),
@@ -363,7 +384,7 @@ class _Allocator:
     def _attention_sinks(self, index: int) -> Sinks | None:
         if self._names.sinks is None:
             return None
-        values = self._empty(self._config.num_heads, dtype=torch.float32)
+        values = self._empty(self._config.whole.num_heads, dtype=torch.float32)
         return Sinks(self._config.module(index, self._names.sinks), values)
 
     def _norm_weight(self, *shape: int) -> torch.Tensor:

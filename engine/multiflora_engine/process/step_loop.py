@@ -72,6 +72,7 @@ class StepLoop:
         self._engine = served.engine
         self._cache = served.engine.cache_admin
         self._residency = served.residency
+        self._check_ranks = served.check_ranks
         self._commands = AdapterCommands(served.residency, served.probe)
         self._socket = socket
         self._lifetime = lifetime
@@ -262,6 +263,7 @@ class StepLoop:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
             self._shutdown = self._shutdown or self._lifetime.orphaned
+            self._check_ranks()
             self._socket.send_all(Heartbeat(self._engine.stats()))
 
     def _rest(self) -> None:

@@ -20,6 +20,7 @@ _COUNTS = (
     "max_cpu_loras",
     "num_threads",
     "engines_per_host",
+    "tensor_parallel_size",
     "num_speculative_tokens",
     "prompt_lookup_max",
     "prompt_lookup_min",
@@ -84,6 +85,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     num_threads: int | None = None
     # Engines that serve side by side on this machine; each takes its part of cores and host memory.
     engines_per_host: int = 1
+    # Ranks that compute the model together, each a part of every layer in a process of its own (on GPUs: on one each).
+    tensor_parallel_size: int = 1
     # What tokenizer.json says once the front end has merged the folder's other files into it; None: as it is.
     tokenizer: str | None = None
     # What ends an answer beside the model's own end tokens, from the front end's tokenizer.
@@ -97,6 +100,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     prompt_lookup_min: int = 2
     # Running sequences beyond which none is drafted for: full batches leave no part of a step unused.
     speculative_disable_by_batch_size: int = 8
+
+    @property
+    def processes_per_host(self) -> int:
+        """That share the machine's cores and host memory."""
+        return self.engines_per_host * self.tensor_parallel_size
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes with which nothing could ever run."""

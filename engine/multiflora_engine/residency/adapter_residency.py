@@ -30,8 +30,9 @@ class AdapterResidency:
     """Brings adapters where requests need them (the scheduler's AdapterSource). Thread-safe; nothing waits for a disk.
 
     load(digest): reads an adapter into host memory, on the background thread; what it raises makes the adapter
-    unavailable for a few seconds. reserved_rows: rank rows that pins must leave to the others (the highest rank).
-    loads, evictions: adapters that came to and were driven from slots, since the start.
+    unavailable for a few seconds. forget(digest): told when that copy is dropped. reserved_rows: rank rows that pins
+    must leave to the others (the highest rank). loads, evictions: adapters that came to and were driven from slots,
+    since the start.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class AdapterResidency:
         reserved_rows: int = 0,
         bytes_per_poll: int = _BYTES_PER_POLL,
         clock: Callable[[], float] = time.monotonic,
+        forget: Callable[[str], None] = lambda digest: None,
     ) -> None:
         self._pool = pool
         # Digests of those that came to another place since `take_moves`.
         self._moved: set[str] = set()
-        self._host = HostAdapters(load, max_cpu_loras, clock, self._moved)
+        self._host = HostAdapters(load, max_cpu_loras, clock, self._moved, forget)
         self._reserved_rows = reserved_rows
         self._bytes_per_poll = self._bytes_left = bytes_per_poll
         self._clock = clock

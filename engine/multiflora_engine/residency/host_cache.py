@@ -15,16 +15,23 @@ _READS_AHEAD = 2
 class HostAdapters:
     """At most `max_adapters` copies, least recently asked for dropped first; what a request waits for is kept.
 
-    Not thread-safe by itself: residency's lock guards it. moved: gets the digests of copies that come and go.
+    Not thread-safe by itself: residency's lock guards it. moved: gets the digests of copies that come and go. forget:
+    told of each copy that is dropped.
     """
 
     def __init__(
-        self, load: Callable[[str], HostAdapter], max_adapters: int, clock: Callable[[], float], moved: set[str]
+        self,
+        load: Callable[[str], HostAdapter],
+        max_adapters: int,
+        clock: Callable[[], float],
+        moved: set[str],
+        forget: Callable[[str], None],
     ) -> None:
         self.reader = AdapterReader(load)
         self._max_adapters = max(1, max_adapters)
         self._clock = clock
         self._moved = moved
+        self._forget = forget
         self._copies: dict[str, AdapterRecord] = {}
         self._queue: deque[AdapterRecord] = deque()
         self._reading: dict[str, AdapterRecord] = {}
@@ -68,6 +75,7 @@ class HostAdapters:
         record.host = None
         if self._copies.pop(record.digest, None) is not None:
             self._moved.add(record.digest)
+            self._forget(record.digest)
         if record in self._queue:
             self._queue.remove(record)
             record.reading = False

@@ -14,6 +14,8 @@ from multiflora_kernels.linear.integer import integer_linear
 from multiflora_kernels.linear.integer_choice import integer_way
 from multiflora_kernels.linear.narrow import INPUTS, NarrowMatrix, narrow_linear, pack_nibbles, widen
 
+_ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class IntegerForm:
@@ -116,12 +118,13 @@ class QuantisedWeight:
         codes = codes if self._inputs is None else codes[:, self._inputs]
         own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else self._signed(codes).view(torch.int8))
 
-    def quantise_(self, first: int, values: torch.Tensor) -> None:
-        """Rows from `first` on become the nearest codes. values: [n, K]; a row of zeros stays one."""
+    def quantise_(self, first: int, values: torch.Tensor, columns: slice = _ALL) -> None:
+        """Rows from `first` on become the nearest codes of these columns. values: [n, K or more], whole rows, each of
+        which has one scale; a row of zeros stays one."""
         assert self.form in (INT8, W8A8), "other forms come from checkpoints"
         wide = values.float()
         scales = wide.abs().amax(1, keepdim=True) / 127
-        codes = (wide / scales.where(scales > 0, 1.0)).round_().to(torch.int8)
+        codes = (wide[:, columns] / scales.where(scales > 0, 1.0)).round_().to(torch.int8)
         self.store_(first, codes.view(torch.uint8) ^ 128, scales, None)
 
     def _signed(self, codes: torch.Tensor) -> torch.Tensor:

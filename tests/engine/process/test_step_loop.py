@@ -221,6 +221,7 @@ def run(
         ready=Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1),
         probe=_probe,
         call_between_layers=between.append,
+        check_ranks=lambda: None,
     )
     loop = StepLoop(
         cast(Served, served),

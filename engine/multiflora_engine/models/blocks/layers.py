@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.models.blocks.block import Block, ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.blocks.norms import Norm, make_norm, optional_norm
@@ -22,9 +23,16 @@ class SequentialBlock:
     """
 
     def __init__(
-        self, config: ModelConfig, layer: int, weights: LayerWeights, next_norm: Norm, sites: Sites | None
+        self,
+        config: ModelConfig,
+        layer: int,
+        weights: LayerWeights,
+        next_norm: Norm,
+        sites: Sites | None,
+        ranks: RankGroup | None,
     ) -> None:
-        """next_norm: the input norm of the next layer, or the model's last norm."""
+        """next_norm: the input norm of the next layer, or the model's last norm. ranks: that each have a part of the
+        heads and of the MLP's inside, and sum what both halves give."""
         self._attention = SelfAttention(config, layer, weights, sites)
         self._o = Linear(weights.o, sites)
         self._attention_output_norm = optional_norm(config, weights.attention_output_norm)
@@ -33,6 +41,7 @@ class SequentialBlock:
         self._mlp_output_norm = optional_norm(config, weights.mlp_output_norm)
         self._next_norm = next_norm
         self._scale = config.form.scales.residual
+        self._ranks = ranks
 
     def __call__(
         self, x: torch.Tensor, residual: torch.Tensor, step: ForwardStep, cache: LayerCache
@@ -51,9 +60,11 @@ class SequentialBlock:
         self, y: torch.Tensor, delta: FullDelta | None, norm: Norm | None
     ) -> tuple[torch.Tensor, FullDelta | None]:
         """What joins the residual, and what of it is still to be added."""
-        if norm is None and self._scale == 1.0:
+        if norm is None and self._scale == 1.0 and self._ranks is None:
             return y, delta
         y = completed(y, delta)
+        if self._ranks is not None:
+            self._ranks.sum_(y)
         y = y if norm is None else norm.apply(y)
         return (y if self._scale == 1.0 else y * self._scale), None
 
@@ -66,14 +77,22 @@ class ParallelBlock:
     """
 
     def __init__(
-        self, config: ModelConfig, layer: int, weights: LayerWeights, next_norm: Norm, sites: Sites | None
+        self,
+        config: ModelConfig,
+        layer: int,
+        weights: LayerWeights,
+        next_norm: Norm,
+        sites: Sites | None,
+        ranks: RankGroup | None,
     ) -> None:
-        """next_norm: the input norm of the next layer, or the model's last norm."""
+        """next_norm: the input norm of the next layer, or the model's last norm. ranks: that each have a part of the
+        heads and of the MLP's inside, and sum what both halves give."""
         self._attention = SelfAttention(config, layer, weights, sites)
         self._o = Linear(weights.o, sites)
         self._mlp_norm = optional_norm(config, weights.mlp_norm)
         self._mlp = make_mlp(config, weights.mlp, sites)
         self._next_norm = next_norm
+        self._ranks = ranks
 
     def __call__(
         self, x: torch.Tensor, residual: torch.Tensor, step: ForwardStep, cache: LayerCache
@@ -84,12 +103,18 @@ class ParallelBlock:
             attended, x, residual = attended[step.kept_rows], x[step.kept_rows], residual[step.kept_rows]
         y = self._o(attended, step.kept_lora)
         z, delta = self._mlp(x if self._mlp_norm is None else self._mlp_norm.apply(residual), step.kept_lora)
-        return self._next_norm.add(y + z, residual, delta=delta)
+        y = y + z
+        if self._ranks is not None:
+            y, delta = completed(y, delta), None
+            self._ranks.sum_(y)
+        return self._next_norm.add(y, residual, delta=delta)
 
 
-def make_blocks(config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> list[Block]:
+def make_blocks(
+    config: ModelConfig, weights: ModelWeights, sites: Sites | None, ranks: RankGroup | None
+) -> list[Block]:
     """All layers of a model, in order."""
     kind = ParallelBlock if config.form.is_parallel else SequentialBlock
     next_norms = [make_norm(config, norm) for norm in (*(w.input_norm for w in weights.layers[1:]), weights.norm)]
     layers = enumerate(zip(weights.layers, next_norms, strict=True))
-    return [kind(config, index, layer, next_norm, sites) for index, (layer, next_norm) in layers]
+    return [kind(config, index, layer, next_norm, sites, ranks) for index, (layer, next_norm) in layers]

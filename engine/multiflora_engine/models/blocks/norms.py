@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from multiflora_engine.core.shard import Span
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.weights import LayerWeights, NormWeights
 from multiflora_kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_of_heads
@@ -74,12 +75,16 @@ def head_norms(config: ModelConfig, weights: LayerWeights) -> tuple[Apply, Apply
     """Other norms of queries [T, Hq, D] and keys [T, Hk, D], before their rotation."""
     if weights.q_norm is None or weights.k_norm is None:
         return None
-    return _head_norm(config, weights.q_norm), _head_norm(config, weights.k_norm)
+    return _head_norm(config, weights.q_norm, config.heads), _head_norm(config, weights.k_norm, config.kv_heads)
 
 
-def _head_norm(config: ModelConfig, weights: NormWeights) -> Apply:
+def _head_norm(config: ModelConfig, weights: NormWeights, heads: Span) -> Apply:
+    """heads: those of the weights that are served here."""
     if config.form.qk_norm == "all_heads":
         whole = make_norm(config, weights)
         return lambda x: whole.apply(x.flatten(1)).view(x.shape)
     assert config.form.norm == "layer", "each head with weights of its own: only layer norms are so"
-    return partial(layer_norm_of_heads, weight=weights.weight, bias=weights.bias, eps=config.norm_eps)
+    weight, bias = weights.weight, weights.bias
+    if weight.dim() > 1:
+        weight, bias = weight[slice(*heads)], None if bias is None else bias[slice(*heads)]
+    return partial(layer_norm_of_heads, weight=weight, bias=bias, eps=config.norm_eps)

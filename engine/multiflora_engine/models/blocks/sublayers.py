@@ -38,7 +38,7 @@ class SelfAttention:
         self._parts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self._window = config.sliding_windows[layer]
         self._rope = config.rope_of_layer[layer]
-        self._sinks = None if weights.sinks is None else weights.sinks.values
+        self._sinks = None if weights.sinks is None else weights.sinks.values[slice(*config.heads)]
         self._fused_norms = fused_head_norms(config, weights)
         self._norms = None if self._fused_norms is not None else head_norms(config, weights)
 

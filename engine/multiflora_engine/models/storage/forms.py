@@ -26,7 +26,11 @@ def forms(config: ModelConfig, sources: Mapping[str, DenseSource], storage: Stor
             return None
         found = {_form(sources[f"{site.name}.weight"]) for site in sites}
         form = found.pop()
-        return form if not found and form is not None and form.suits(sites[0].in_features) else None
+        if found or form is None or not form.suits(sites[0].in_features):
+            return None
+        # Groups of inputs that do not lie side by side cannot be divided among ranks.
+        has_all_inputs = sites[0].part is None or sites[0].part.columns is None
+        return form if has_all_inputs or form.order is None else None
 
     def int8(sites: Sequence[Site]) -> IntegerForm | None:
         return None if sites[0].name in left_out else INT8

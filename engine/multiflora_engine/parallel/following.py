@@ -1,0 +1,73 @@
+"""A rank that is not the first: does what the first one tells it, in order. Knows no requests and samples nothing."""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+
+import torch
+
+from multiflora_adapters.slots import SlotPool, SlotUpload
+from multiflora_engine.execution.device_side import DeviceSide
+from multiflora_engine.parallel.messages import (
+    AttachAdapter,
+    CopyAdapter,
+    ForgetAdapter,
+    PlaceAdapter,
+    RemoveAdapter,
+    RunDummy,
+    RunStep,
+    ToRank,
+    decoder,
+)
+from multiflora_engine.parallel.shared_loads import LoadFollower
+
+_ALL_BYTES = 1 << 62
+_to_rank = decoder(ToRank)
+
+
+class FollowingRank:
+    """adapters: in this rank's host memory, by the number of their load."""
+
+    def __init__(self, side: DeviceSide, pool: SlotPool, adapters: LoadFollower) -> None:
+        self._runner = side.runner
+        self._dummy = side.dummy
+        self._pool = pool
+        self._adapters = adapters
+        self._uploads: dict[int, SlotUpload] = {}
+
+    @torch.inference_mode()
+    def run(self, line: Connection) -> None:
+        """Until the first rank closes the line."""
+        while True:
+            try:
+                content = line.recv_bytes()
+            except (EOFError, OSError):
+                return
+            self._handle(_to_rank.decode(content))
+
+    def _handle(self, message: ToRank) -> None:
+        match message:
+            case RunStep(arrays):
+                results = self._runner.executor.execute(arrays)
+                if results.logits is not None and self._runner.runs_ahead:
+                    self._runner.executor.feedback.follow(len(results.logits))
+            case RunDummy(slots, tokens):
+                self._dummy.logits(slots, tokens)
+            case PlaceAdapter(serial, slot, at_end):
+                upload = self._pool.begin(self._adapters.held[serial], at_end=at_end)
+                assert upload is not None, "all ranks' pools have the same rows"
+                assert upload.slot == slot, "and the same slots"
+                self._uploads[slot] = upload
+            case CopyAdapter(slot, max_bytes):
+                self._uploads[slot].step(max_bytes)
+            case AttachAdapter(slot):
+                upload = self._uploads.pop(slot)
+                while not upload.step(_ALL_BYTES)[1]:
+                    pass
+            case RemoveAdapter(slot):
+                self._uploads.pop(slot, None)
+                self._pool.remove(slot)
+            case ForgetAdapter(serial):
+                self._adapters.held.pop(serial, None)
+            case _:
+                raise AssertionError("a rank is started once")

@@ -1,0 +1,107 @@
+"""Starts the processes of the other ranks, and finds out how they ended. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.models.config import ModelConfig, ModelError
+from multiflora_engine.parallel.line import Peer, RankLine, RankLost
+from multiflora_engine.parallel.messages import StartRank, encode
+from multiflora_engine.protocol.config import EngineConfig
+
+_COMMAND = (sys.executable, "-P", "-m", "multiflora_engine.process.rank")
+_END_SECONDS = 5.0
+
+CauseOfEnd = Callable[[], str]
+StartProcess = Callable[[Connection, Connection], CauseOfEnd]
+"""(its ends of the lines of steps and of adapters) -> what waits for its end; see `Peer`."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A group that has met, as the first rank has it."""
+
+    group: RankGroup
+    line: RankLine
+
+
+def check_ranks(config: EngineConfig, model: ModelConfig, device: torch.device) -> None:
+    """Raises ModelError for a model, options or a machine that cannot be divided among so many ranks."""
+    size = config.tensor_parallel_size
+    model.shard(0, size)
+    if config.kv_offload_bytes or config.kv_offload_dir:
+        raise ModelError(
+            f"--tensor-parallel-size {size}: copies of KV blocks are kept by an engine of one rank only. Leave out "
+            "--kv-offload-bytes, --kv-offload-dir and --swap-space, or serve it with --tensor-parallel-size 1."
+        )
+    if device.type == "cuda" and (device.index or 0) + size > (count := torch.cuda.device_count()):
+        raise ModelError(
+            f"--tensor-parallel-size {size} takes a GPU for each rank, and {count} can be used here. Choose less, or "
+            "check the driver with nvidia-smi."
+        )
+
+
+def start_process(steps: Connection, adapters: Connection) -> CauseOfEnd:
+    """A rank on this machine. It ends when its lines do."""
+    process = subprocess.Popen(
+        [*_COMMAND, str(steps.fileno()), str(adapters.fileno())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[steps.fileno(), adapters.fileno()],
+    )
+    steps.close()
+    adapters.close()
+    return lambda: _cause_of_end(process)
+
+
+@contextlib.contextmanager
+def started_ranks(
+    config: EngineConfig, device: torch.device, available: int | None, start: StartProcess
+) -> Iterator[Ranks]:
+    """All ranks but this one, which is the first; they end if the body raises. available: see `StartRank`. Raises
+    RankLost when one ends meanwhile, ModelError where the operator can mend what ended it."""
+    size, peers = config.tensor_parallel_size, list[Peer]()
+    line = RankLine(peers)
+    try:
+        with tempfile.TemporaryDirectory(prefix="multiflora-") as folder:
+            meeting = str(Path(folder) / "ranks")
+            for rank in range(1, size):
+                peers.append(_started(rank, start, StartRank(config, rank, meeting, available)))
+            line.wait_started()
+            group = RankGroup(meeting, 0, size, device)
+        yield Ranks(group, line)
+    except BaseException as problem:
+        # Where another rank has failed, this one only hears that a connection is closed.
+        lost = line.loss() if isinstance(problem, RuntimeError) else problem
+        line.close()
+        if isinstance(lost, RankLost) and lost.is_configuration:
+            raise ModelError(str(lost)) from problem
+        raise lost from problem
+
+
+def _started(rank: int, start: StartProcess, message: StartRank) -> Peer:
+    (steps, their_steps), (adapters, their_adapters) = Pipe(), Pipe()
+    peer = Peer(rank, steps, adapters, start(their_steps, their_adapters))
+    peer.steps.send_bytes(encode(message))
+    return peer
+
+
+def _cause_of_end(process: subprocess.Popen[bytes]) -> str:
+    try:
+        code = process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return "it closed its lines"
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,0 +1,84 @@
+"""A rank that is not the first, `python -m multiflora_engine.process.rank FD FD`; the first rank's process starts it.
+
+Owns the process: it ends with its lines, whatever signals say. What it does meanwhile is `FollowingRank`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from multiflora_adapters.slots import SlotPool, pool_size
+from multiflora_engine.build import load_model, without_graphs
+from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.execution.device import choose_device, memory_errors_explained, use_device, use_threads
+from multiflora_engine.execution.device_side import build_device_side
+from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.parallel.following import FollowingRank
+from multiflora_engine.parallel.messages import RankFailed, Started, StartRank, ToRank, decoder, encode
+from multiflora_engine.parallel.shared_loads import LoadFollower
+from multiflora_engine.sampling.sampler import Sampler
+
+_log = logging.getLogger(__name__)
+_ANY_BYTES = 1 << 62  # what adapters may take, the first rank's pool decides
+
+
+def follow(steps: Connection, adapters: Connection) -> int:
+    """A rank from its start to the end of its lines. Returns the exit status."""
+    try:
+        start = decoder(ToRank).decode(steps.recv_bytes())
+        steps.send_bytes(encode(Started()))
+        _rank(start, adapters).run(steps)
+    except EOFError:
+        return 0  # the first rank has ended
+    except ModelError as error:
+        steps.send_bytes(encode(RankFailed(str(error), is_configuration=True)))
+        return 3
+    except Exception as error:
+        _log.exception("The rank cannot go on")
+        steps.send_bytes(encode(RankFailed(f"{type(error).__name__}: {error}", is_configuration=False)))
+        return 1
+    finally:
+        steps.close()
+    return 0
+
+
+def _rank(start: StartRank, adapters: Connection) -> FollowingRank:
+    """Does what `build_engine` does of the first rank's, in the same order."""
+    config, size = start.config, start.config.tensor_parallel_size
+    use_threads(config.num_threads, config.processes_per_host)
+    first = choose_device(config.device)
+    device = first if first.index is None else torch.device(first.type, first.index + start.rank)
+    use_device(device)
+    group = RankGroup(start.meeting, start.rank, size, device)
+    model = load_model_config(Path(config.model_path), config.hf_overrides).shard(start.rank, size)
+    loaded = load_model(config, model, device, start.available)
+    with memory_errors_explained():
+        slots, rows = pool_size(config.max_loras, config.max_lora_rank)
+        pool = SlotPool(loaded.base, slots, rows, loaded.weights.dtype, device, config.max_lora_rank, _ANY_BYTES)
+        sampler = Sampler(model.vocab_size)
+        config = without_graphs(config, model)
+        side = build_device_side(config, model, loaded.weights, pool, sampler, None, group)
+    follower = LoadFollower(loaded.load_adapter, adapters)
+    threading.Thread(target=follower.run, name="adapter-reader", daemon=True).start()
+    return FollowingRank(side, pool, follower)
+
+
+def main() -> int:
+    # An operator's Ctrl-C and a service manager's SIGTERM go to all processes: when ranks end, the first one decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    steps, adapters = (Connection(int(descriptor)) for descriptor in sys.argv[1:3])
+    return follow(steps, adapters)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
