@@ -17,7 +17,7 @@ import torch
 
 from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.models.config import ModelConfig, ModelError
-from multiflora_engine.parallel.line import Peer, RankLine, RankLost
+from multiflora_engine.parallel.line import OtherRank, RankLine, RankLost
 from multiflora_engine.parallel.messages import StartRank, encode
 from multiflora_engine.protocol.config import EngineConfig
 
@@ -26,7 +26,7 @@ _END_SECONDS = 5.0
 
 CauseOfEnd = Callable[[], str]
 StartProcess = Callable[[Connection, Connection], CauseOfEnd]
-"""(its ends of the lines of steps and of adapters) -> what waits for its end; see `Peer`."""
+"""(its ends of the lines of steps and of adapters) -> what waits for its end; see `OtherRank`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def started_ranks(
 ) -> Iterator[Ranks]:
     """All ranks but this one, which is the first; they end if the body raises. available: see `StartRank`. Raises
     RankLost when one ends meanwhile, ModelError where the operator can mend what ended it."""
-    size, peers = config.tensor_parallel_size, list[Peer]()
+    size, peers = config.tensor_parallel_size, list[OtherRank]()
     line = RankLine(peers)
     try:
         with tempfile.TemporaryDirectory(prefix="multiflora-") as folder:
@@ -90,9 +90,9 @@ def started_ranks(
         raise lost from problem
 
 
-def _started(rank: int, start: StartProcess, message: StartRank) -> Peer:
+def _started(rank: int, start: StartProcess, message: StartRank) -> OtherRank:
     (steps, their_steps), (adapters, their_adapters) = Pipe(), Pipe()
-    peer = Peer(rank, steps, adapters, start(their_steps, their_adapters))
+    peer = OtherRank(rank, steps, adapters, start(their_steps, their_adapters))
     peer.steps.send_bytes(encode(message))
     return peer
 

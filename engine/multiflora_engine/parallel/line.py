@@ -37,7 +37,7 @@ class RankLost(DeviceLost):
 
 
 @dataclass(frozen=True)
-class Peer:
+class OtherRank:
     """Another rank, as the first one sees it. Filled by who starts ranks."""
 
     rank: int
@@ -52,7 +52,7 @@ class Peer:
 class RankLine:
     """All other ranks. Used by the step loop, and `agree` by the thread that reads adapters."""
 
-    def __init__(self, peers: Sequence[Peer]) -> None:
+    def __init__(self, peers: Sequence[OtherRank]) -> None:
         self._peers = peers
         self._lock = threading.Lock()
 
@@ -82,7 +82,7 @@ class RankLine:
             if peer.steps.poll():
                 raise self.loss(peer)
 
-    def loss(self, lost: Peer | None = None) -> RankLost:
+    def loss(self, lost: OtherRank | None = None) -> RankLost:
         """Why a rank has ended. lost: which; None: the first that has."""
         if lost is None:
             lost = next((peer for peer in self._peers if peer.steps.poll(_LAST_WORDS_SECONDS)), None)
@@ -124,13 +124,13 @@ class RankLine:
             peer.cause_of_end()
 
     @staticmethod
-    def _cause(peer: Peer) -> str:
+    def _cause(peer: OtherRank) -> str:
         return f"Rank {peer.rank} of this engine ended: {peer.cause_of_end()}."
 
 
 _LAST_WORDS_SECONDS = 1.0
 
 
-def _lost(peer: Peer, message: FromRank) -> RankLost:
+def _lost(peer: OtherRank, message: FromRank) -> RankLost:
     assert isinstance(message, RankFailed), "a rank that has started says nothing else"
     return RankLost(f"Rank {peer.rank}: {message.message}", message.is_configuration)

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from multiflora_engine.parallel.line import Peer, RankLine, RankLost
+from multiflora_engine.parallel.line import OtherRank, RankLine, RankLost
 from multiflora_engine.parallel.messages import (
     RankFailed,
     RemoveAdapter,
@@ -23,7 +23,7 @@ from multiflora_engine.parallel.messages import (
 def ends() -> tuple[RankLine, Connection]:
     """The first rank's, and the other's end of the line of steps."""
     (steps, theirs), (adapters, _) = Pipe(), Pipe()
-    return RankLine([Peer(1, steps, adapters, lambda: "killed by SIGKILL")]), theirs
+    return RankLine([OtherRank(1, steps, adapters, lambda: "killed by SIGKILL")]), theirs
 
 
 def test_messages_arrive_in_order(ends: tuple[RankLine, Connection]) -> None:
