@@ -94,8 +94,8 @@ class BuiltEngine:
 
     def put_to_sleep(self) -> SleepingWeights | None:
         """The base's weights leave the device for the host, until they are woken; None on a CPU, where they are there
-        already. No request may run meanwhile."""
-        if self.weights.device.type == "cpu":
+        already, and where they are divided among ranks, which keep theirs. No request may run meanwhile."""
+        if self.weights.device.type == "cpu" or self.leader is not None:
             return None
         if self.device_side.graphs is not None:
             self.device_side.graphs.forget()

@@ -200,9 +200,12 @@ class Settings(BaseModel):
         "none", "deepseek_r1", "qwen3", "glm45", "granite", "mistral", "seed_oss", "openai_gptoss"
     ] = Field("none", description="how the model marks its reasoning, which is then kept apart from the answer")
     num_threads: int | None = Field(
-        None, ge=1, description="CPU threads of each engine; default all cores, divided among the replicas"
+        None, ge=1, description="CPU threads of each rank; default all cores, divided among replicas and their ranks"
     )
     replicas: int = Field(1, ge=1, le=64, description="engines behind this server, each a process with the whole model")
+    tensor_parallel_size: int = Field(
+        1, ge=1, le=64, description="ranks of each engine, which divide the model; on GPUs each has one of its own"
+    )
     models: Models = Field((), description="further base models, as a list in the configuration file; else JSON")
     routing: Literal["score", "least-loaded", "round-robin"] = Field(
         "score", description="which replica gets a request: the soonest for it, that with the fewest, or all in turn"

@@ -97,7 +97,7 @@ class ModelConfig:
 
     def shard(self, rank: int, size: int) -> ModelConfig:
         """The part that one of `size` ranks computes. Raises ModelError where the model cannot be divided so."""
-        self._check_division(size)
+        self.check_division(size)
         shard, form = Shard(rank, size), self.form
         heads, kv_heads = shard.span(self.num_heads), shard.kv_span(self.num_kv_heads)
         mixture = form.mixture
@@ -113,9 +113,10 @@ class ModelConfig:
             part=ModelPart(self, shard),
         )
 
-    def _check_division(self, size: int) -> None:
-        """Raises ModelError."""
-        if self.form.modules.q_norm is not None and self.form.qk_norm == "all_heads":
+    def check_division(self, size: int) -> None:
+        """Raises ModelError where so many ranks cannot compute it together."""
+        norms_all_heads = self.form.modules.q_norm is not None and self.form.qk_norm == "all_heads"
+        if size > 1 and norms_all_heads:
             raise ModelError(
                 f"--tensor-parallel-size {size}: {self.architecture} norms the queries of all heads at once, which "
                 "ranks that have some of the heads cannot. Serve it with --tensor-parallel-size 1."

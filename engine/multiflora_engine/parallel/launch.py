@@ -40,7 +40,7 @@ class Ranks:
 def check_ranks(config: EngineConfig, model: ModelConfig, device: torch.device) -> None:
     """Raises ModelError for a model, options or a machine that cannot be divided among so many ranks."""
     size = config.tensor_parallel_size
-    model.shard(0, size)
+    model.check_division(size)
     if config.kv_offload_bytes or config.kv_offload_dir:
         raise ModelError(
             f"--tensor-parallel-size {size}: copies of KV blocks are kept by an engine of one rank only. Leave out "

@@ -50,7 +50,7 @@ def make_fleet(
     router.observer = metrics.of(opened.served.name).router
     return supervised(
         engine_config(settings, opened, settings.data_dir / "artifacts"),
-        places_of(settings.replicas, settings.device, settings.kv_cache_memory),
+        places_of(settings.replicas, settings.device, settings.kv_cache_memory, settings.tensor_parallel_size),
         router,
         group=opened.served.name,
         prefix=prefix,

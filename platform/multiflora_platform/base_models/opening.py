@@ -47,6 +47,7 @@ def open_model(settings: Settings) -> ServedBase:
     shared = {field.name: getattr(settings, field.name) for field in fields(ModelFiles) if field.name != "model"}
     try:
         config, tokenizer = ModelFiles(model=source, **shared).open()
+        config.check_division(settings.tensor_parallel_size)
         name, *others = _names(settings)
         served = ServedModel(
             name=name,

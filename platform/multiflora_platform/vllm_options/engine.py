@@ -19,13 +19,13 @@ from multiflora_platform.vllm_options.rules import (
     switches,
 )
 
-_ONE_DEVICE = "one engine runs on one device; leave it at 1, and give a model that does not fit a smaller dtype"
+_WHOLE_LAYERS = "every rank has a part of each layer; leave it at 1, and see --tensor-parallel-size"
 _MORE_SERVERS = (
     "the server's engines are on this machine, see --replicas; start several servers that share a --database-url"
 )
 _OWN_ENGINES = "the server's engines are processes of this machine"
-_NO_WORKERS = "the engine is one process, which needs no workers"
-_NO_SPLIT = "a model is never split over devices"
+_NO_WORKERS = "the engine starts the processes of its ranks by itself"
+_NO_EXPERT_RANKS = "every rank has a part of each expert"
 _NO_COMPILE = "nothing is compiled by torch.compile; --enforce-eager does without CUDA graphs"
 _GRAPHS = "decode graphs cover sequences of every length"
 _EXACT = "a draft is accepted where the model chooses the same"
@@ -35,10 +35,10 @@ _CHUNKS = "prompts are always computed in chunks that fit --max-num-batched-toke
 _OVERLAP = "a step is always prepared while the one before it runs"
 
 _PARALLEL: Mapping[str, Option] = {
-    "tensor_parallel_size": one_only(_ONE_DEVICE, "-tp"),
-    "pipeline_parallel_size": one_only(_ONE_DEVICE, "-pp"),
-    "decode_context_parallel_size": one_only(_ONE_DEVICE, "-dcp"),
-    "prefill_context_parallel_size": one_only(_ONE_DEVICE, "-pcp"),
+    "tensor_parallel_size": acts("tensor_parallel_size", count, short=("-tp",)),
+    "pipeline_parallel_size": one_only(_WHOLE_LAYERS, "-pp"),
+    "decode_context_parallel_size": one_only(_WHOLE_LAYERS, "-dcp"),
+    "prefill_context_parallel_size": one_only(_WHOLE_LAYERS, "-pcp"),
     "data_parallel_size": acts("replicas", count, short=("-dp",)),
     "data_parallel_size_local": one_only(_MORE_SERVERS, "-dpl"),
     "data_parallel_rank": refused(_MORE_SERVERS, "0", short=("-dpn",)),
@@ -62,14 +62,14 @@ _PARALLEL: Mapping[str, Option] = {
     "worker_cls": refused("the engine is built in; leave it out", "auto"),
     "worker_extension_cls": refused("the engine is built in; leave it out"),
     "max_parallel_loading_workers": harmless(_NO_WORKERS),
-    "disable_custom_all_reduce": harmless(_NO_SPLIT, shape="switch"),
-    "disable_nccl_for_dp_synchronization": harmless(_NO_SPLIT, shape="switch"),
-    "enable_expert_parallel": harmless(_NO_SPLIT, shape="switch", short=("-ep",)),
-    "enable_eplb": harmless(_NO_SPLIT, shape="switch"),
-    "eplb_config": harmless(_NO_SPLIT),
-    "expert_placement_strategy": harmless(_NO_SPLIT),
-    "all2all_backend": harmless(_NO_SPLIT),
-    "enable_dbo": harmless(_NO_SPLIT, shape="switch"),
+    "disable_custom_all_reduce": harmless("ranks sum by NCCL, on a CPU by gloo", shape="switch"),
+    "disable_nccl_for_dp_synchronization": harmless("replicas do not wait for each other", shape="switch"),
+    "enable_expert_parallel": harmless(_NO_EXPERT_RANKS, shape="switch", short=("-ep",)),
+    "enable_eplb": harmless(_NO_EXPERT_RANKS, shape="switch"),
+    "eplb_config": harmless(_NO_EXPERT_RANKS),
+    "expert_placement_strategy": harmless(_NO_EXPERT_RANKS),
+    "all2all_backend": harmless(_NO_EXPERT_RANKS),
+    "enable_dbo": harmless("a step is one batch", shape="switch"),
 }
 
 _CACHE: Mapping[str, Option] = {
@@ -120,7 +120,7 @@ _ADAPTERS: Mapping[str, Option] = {
     "lora_extra_vocab_size": harmless("an adapter keeps the base's vocabulary"),
     "lora_dtype": harmless("adapters have the base's dtype", "auto"),
     "long_lora_scaling_factors": refused("an adapter has the base's rotary scaling; leave it out"),
-    "fully_sharded_loras": harmless(_NO_SPLIT, shape="switch"),
+    "fully_sharded_loras": harmless("adapters are divided as their linears are", shape="switch"),
     "default_mm_loras": refused("models read text alone; name an adapter as the request's model"),
     "enable_prompt_adapter": refused(_NO_PROMPT_ADAPTER, shape="switch"),
     "prompt_adapters": refused(_NO_PROMPT_ADAPTER, shape="values"),

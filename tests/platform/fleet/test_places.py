@@ -33,6 +33,14 @@ def test_the_environment_says_which_gpus_there_are(monkeypatch: pytest.MonkeyPat
     assert names(2, "auto", None) == [None, None]
 
 
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(1, "auto", None, 2) == [None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7,8")
+    assert names(2, "auto", None, 2) == ["3,5", "7,8"]
+    with pytest.raises(ValueError, match="there are 4 GPUs for 2 engines of 3 ranks"):
+        places_of(2, "auto", 1 << 30, 3)
+
+
 def test_engines_share_a_gpu_only_where_it_is_said_what_each_may_take() -> None:
     with pytest.raises(ValueError, match="there are 2 GPUs for 3 engines"):
         places_of(3, "auto", None)

@@ -42,7 +42,8 @@ def test_what_the_guides_give_is_taken_and_what_has_no_effect_is_told(caplog: py
             load_format="auto",
             revision=None,
         )
-    assert args.engine_options == {"dtype": "auto", "gpu_memory_utilization": 0.9, "seed": 0}
+    given = {"dtype": "auto", "gpu_memory_utilization": 0.9, "seed": 0}
+    assert args.engine_options == given | {"tensor_parallel_size": 1}
     assert ["trust_remote_code has no effect" in message for message in caplog.messages] == [True]
 
 
@@ -54,7 +55,7 @@ def test_what_the_guides_give_is_taken_and_what_has_no_effect_is_told(caplog: py
         ({"gpu_memory_utilization": 2}, ValueError, "gpu_memory_utilization: .*less than or equal to 1 .got 2"),
         ({"max_model_len": "long"}, ValueError, "max_model_len"),
         ({"dtype": "int3"}, ValueError, "dtype"),
-        ({"tensor_parallel_size": 2}, ValueError, "one engine runs on one device; leave it at 1"),
+        ({"pipeline_parallel_size": 2}, ValueError, "every rank has a part of each layer; leave it at 1"),
         ({"model_impl": "transformers"}, ValueError, "models are built in; leave it at auto"),
     ],
 )

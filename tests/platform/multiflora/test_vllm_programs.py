@@ -438,7 +438,7 @@ def test_every_option_of_the_guides_is_accepted_at_the_values_shown(caplog: pyte
             TypeError,
             "no option 'gpu_memory_utilisation'; did you mean 'gpu_mem",
         ),
-        ({"tensor_parallel_size": 2}, ValueError, "tensor_parallel_size 2: one engine runs on one device"),
+        ({"pipeline_parallel_size": 2}, ValueError, "pipeline_parallel_size 2: every rank has a part of each layer"),
         ({"gpu_memory_utilization": 1.5}, ValueError, "gpu_memory_utilization: .*1.5"),
         ({"dtype": "int3"}, ValueError, "dtype: .*int3"),
         ({"max_model_len": "long"}, ValueError, "max_model_len: .*long"),
