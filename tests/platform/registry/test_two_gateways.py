@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 import pytest
-from tests.platform.registry.house import House, adapter_files
+from tests.platform.registry.house import House, adapter_files, write_folder
 
 from multiflora_platform.auth.directory import Directory
 from multiflora_platform.registry.rows import jobs
@@ -117,6 +117,15 @@ async def test_parallel_changes_of_both_are_one_order(two):
     for house in two:
         events = (await house.admin.get("/events?limit=1000")).json()["items"]
         assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_an_adapter_of_two_that_start_together_is_registered_once(two, tmp_path):
+    folder = write_folder(tmp_path / "given", adapter_files(1))
+    await asyncio.gather(*(house.registry.paths.seed("a", folder, AdapterFields()) for house in two))
+    for house in two:
+        await soon(lambda house=house: house.registry.resolve("a", None))
+        (version,) = (await house.admin.get("/adapters/a/versions")).json()["items"]
+        assert (version["version"], version["state"]) == (1, "ready")
 
 
 async def test_a_job_of_a_server_that_hangs_is_taken_over(open_house, monkeypatch):

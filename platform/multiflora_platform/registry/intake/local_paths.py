@@ -93,7 +93,15 @@ class LocalPaths:
             if await self._is_seeded(name, content):
                 return
             request = VersionRequest(name, _SYSTEM, promote=True)
-            await self._made(request, fields, lambda: self._intake.add_folder(request, folder, recorded))
+
+            async def add() -> StoredAnswer:
+                return await self._intake.add_folder(request, folder, recorded)
+
+            try:
+                await self._made(request, fields, add)
+            except AdapterExists:  # another server, which starts at the same time, has just made it
+                await self._snapshots.load_all()
+                await add()
 
         async def work(change: Change) -> None:
             (await catalog.require(change.session, name)).seed = self._mark(content)
