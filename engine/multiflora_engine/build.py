@@ -92,6 +92,15 @@ class BuiltEngine:
         """A step may take minutes (a large model on few cores); the callback says meanwhile that it goes on."""
         self.device_side.decoder.between_layers = callback
 
+    @torch.inference_mode()
+    def use_idle_moment(self) -> None:
+        """No request runs: a small part of what was put off until then is done."""
+        if self.device_side.graphs is not None:
+            try:
+                self.device_side.graphs.capture_wanted()
+            except torch.OutOfMemoryError as error:
+                _log.warning("There is no memory for another CUDA graph; its steps run kernel by kernel. (%s)", error)
+
     def put_to_sleep(self) -> SleepingWeights | None:
         """The base's weights leave the device for the host, until they are woken; None on a CPU, where they are there
         already, and where they are divided among ranks, which keep theirs. No request may run meanwhile."""

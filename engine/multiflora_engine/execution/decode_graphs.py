@@ -5,11 +5,13 @@ Owns the static memory that the graphs read. Knows neither what is captured nor 
 
 A graph's kernels find everything at the addresses they were captured with, so each step's arrays are copied there; rows
 that only fill up a size belong to no sequence, no adapter and no KV slot. An adapter that brings tensors into use which
-the graphs do not know (see `SlotPool.layout`) asks for graphs of its own, captured when they are first needed.
+the graphs do not know (see `SlotPool.layout`) asks for graphs of its own. They are captured in idle moments, so that no
+other request waits for that: until then, steps with adapters run kernel by kernel.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
@@ -35,6 +37,10 @@ _LARGE_STEP = 16
 _LARGE = 128
 LEAST_GROUPED = 8
 """Smaller batches read too little twice for a graph of their own to pay."""
+
+_PATIENCE = 5.0
+"""Seconds that steps do without a graph where no moment is idle, and between two that are captured then: each holds up
+one step by about two."""
 
 _MAX_LAYOUTS = 4
 """Sets of graphs that are kept, that without adapters included: adapters that touch rare sites come and go."""
@@ -73,6 +79,15 @@ class _Inputs:
 
 
 @dataclass(frozen=True)
+class _Form:
+    """What a graph is captured for, within a layout of the adapters' tensors."""
+
+    size: int
+    has_lora: bool
+    has_groups: bool
+
+
+@dataclass(frozen=True)
 class _Captured:
     """One graph and what its output must be read with. Filled by `DecodeGraphs._captured`."""
 
@@ -102,8 +117,10 @@ class DecodeGraphs:
         max_blocks: int,
         max_segments: int,
         device: torch.device,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._capture = capture
+        self._clock = clock
         self._forward = forward
         self._staging = staging
         self._feedback = feedback
@@ -112,55 +129,81 @@ class DecodeGraphs:
         self._max_segments = max_segments
         self._tables = torch.zeros((sizes[-1], max_blocks), dtype=torch.int32, device=device)
         self._memory = torch.zeros(_num_bytes(sizes[-1], max_segments), dtype=torch.uint8, device=device)
-        self._graphs: dict[Hashable | None, dict[tuple[int, bool], _Captured]] = {}
+        self._graphs: dict[Hashable | None, dict[_Form, _Captured]] = {}
+        # Forms that steps have done without, and since when.
+        self._wanted: dict[_Form, float] = {}
+        self._captured_at = clock()
 
     def fits(self, num_sequences: int) -> bool:
         return num_sequences <= self._sizes[-1]
 
     def run(
         self, arrays: StepArrays, groups: npt.NDArray[np.int32] | None = None
-    ) -> tuple[torch.Tensor, LoraSegments | None]:
+    ) -> tuple[torch.Tensor, LoraSegments | None] | None:
         """Hidden states of a decode step, rows past S mean nothing, and the segments of all these rows; both
-        good until the next call. The first call for a size and layout captures.
+        good until the next call. None where the graph is still to be captured.
 
         groups: [3, S], see `ForwardBatch.groups`.
         """
         size = self._sizes[bisect_left(self._sizes, len(arrays.context_lens))]
         has_groups = groups is not None and size >= LEAST_GROUPED
-        captured = self._graph(size, has_lora=bool(arrays.adapter_runs.slots), has_groups=has_groups)
+        form = _Form(size, bool(arrays.adapter_runs.slots), has_groups)
+        captured = self._known(form) or (self._add(form) if self._is_due(form) else None)
+        if captured is None:
+            return None
         self._upload(size, arrays, groups if has_groups else None)
         captured.graph.replay()
         return captured.graph.output, captured.lora
 
     def capture_all(self, progress: Callable[[int, int], None]) -> None:
         """Captures every size, the largest first, so that the others find memory that is large enough."""
-        todo = [
-            (size, has_lora, has_groups)
+        forms = [
+            _Form(size, has_lora, has_groups)
             for size in reversed(self._sizes)
             for has_lora in (False, True)
             for has_groups in ((False, True) if size >= LEAST_GROUPED else (False,))
         ]
-        for done, (size, has_lora, has_groups) in enumerate(todo):
-            progress(done, len(todo))
-            self._graph(size, has_lora=has_lora, has_groups=has_groups)
+        for done, form in enumerate(forms):
+            progress(done, len(forms))
+            if self._known(form) is None:
+                self._add(form)
+
+    def capture_wanted(self) -> None:
+        """One of those that steps have done without, if there is any; for a moment in which no request runs."""
+        while self._wanted:
+            form, _ = self._wanted.popitem()
+            if self._known(form) is None:
+                self._add(form)
+                return
 
     def forget(self) -> None:
         """What was captured is captured anew when it is next needed: the model's tensors have other addresses."""
         self._graphs.clear()
 
-    def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> _Captured:
-        # The base's graphs (None) read no adapter and serve every layout.
-        layout = self._layout() if has_lora else None
-        graphs = self._graphs.setdefault(layout, {})
-        if (size, has_groups) not in graphs:
-            graphs[size, has_groups] = self._captured(size, has_lora, has_groups)
-            # The oldest layout goes, but never the base's graphs or those that were asked for just now.
-            if len(self._graphs) > _MAX_LAYOUTS:
-                del self._graphs[next(key for key in self._graphs if key not in (None, layout))]
-        return graphs[size, has_groups]
+    def _known(self, form: _Form) -> _Captured | None:
+        return self._graphs.get(self._layout_of(form), {}).get(form)
 
-    def _captured(self, size: int, has_lora: bool, has_groups: bool) -> _Captured:
-        inputs = self._inputs(size, has_lora, has_groups)
+    def _layout_of(self, form: _Form) -> Hashable | None:
+        """None: the base's graphs read no adapter and serve every layout."""
+        return self._layout() if form.has_lora else None
+
+    def _is_due(self, form: _Form) -> bool:
+        """Whether requests should wait for this graph: the base's are missed by all of them."""
+        now = self._clock()
+        return not form.has_lora or now - max(self._wanted.setdefault(form, now), self._captured_at) >= _PATIENCE
+
+    def _add(self, form: _Form) -> _Captured:
+        layout = self._layout_of(form)
+        captured = self._graphs.setdefault(layout, {})[form] = self._captured(form)
+        self._wanted.pop(form, None)
+        self._captured_at = self._clock()
+        # The oldest layout goes, but never the base's graphs or those that were asked for just now.
+        if len(self._graphs) > _MAX_LAYOUTS:
+            del self._graphs[next(key for key in self._graphs if key not in (None, layout))]
+        return captured
+
+    def _captured(self, form: _Form) -> _Captured:
+        inputs = self._inputs(form)
 
         # Tokens that the device alone knows are filled in inside the graph, so the host need not wait for them.
         def work() -> torch.Tensor:
@@ -169,13 +212,14 @@ class DecodeGraphs:
 
         return _Captured(self._capture(work), inputs.batch.lora)
 
-    def _inputs(self, size: int, has_lora: bool, has_groups: bool) -> _Inputs:
+    def _inputs(self, form: _Form) -> _Inputs:
         """An empty batch in the static memory."""
+        size = form.size
         views = self._staging.upload(_padded(size, None, None, self._max_segments), self._memory)
         token_ids, positions, kv_slots, token_sources, query_starts, context_lens, table, groups = views
         # As many segments as adapters can be in a batch of this size: the graph's grid is at its maximum, and a program
         # without a segment ends at once.
-        lora = LoraSegments.static(table, size, min(size, self._max_segments)) if has_lora else None
+        lora = LoraSegments.static(table, size, min(size, self._max_segments)) if form.has_lora else None
         batch = ForwardBatch(
             token_ids=token_ids,
             positions=positions,
@@ -187,7 +231,7 @@ class DecodeGraphs:
             lora=lora,
             logit_rows=None,
             logit_lora=lora,
-            groups=groups if has_groups else None,
+            groups=groups if form.has_groups else None,
         )
         return _Inputs(batch, token_sources)
 

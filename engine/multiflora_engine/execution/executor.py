@@ -70,8 +70,9 @@ class StepExecutor:
             # Groups are found on the host, because a graph with them is another one than without.
             block_size = self._cache.block_size
             groups = shared_groups(arrays.block_tables, arrays.context_lens, block_size, self._heads)
-            hidden, lora = self._graphs.run(arrays, groups)
-            return StepResults(self._decoder.logits(hidden, lora)[:num_sequences], [], [])
+            replayed = self._graphs.run(arrays, groups)
+            if replayed is not None:
+                return StepResults(self._decoder.logits(*replayed)[:num_sequences], [], [])
         batch = forward_batch(arrays, self._staging, self.feedback)
         hidden = self._decoder.forward(batch, self._cache)
         prompts = self._prompts(arrays, hidden) if arrays.prompt_slices else []

@@ -89,6 +89,7 @@ class StepLoop:
         self._profiled_for = 0  # the call that waits for the profile
         # A large model on few cores computes one step for longer than the supervisor waits for a sign of life.
         served.call_between_layers(self._heartbeat)
+        self._use_idle_moment = served.use_idle_moment
 
     def run(self) -> None:
         for peer in self._socket.peers:
@@ -105,6 +106,7 @@ class StepLoop:
             else:
                 # `Engine.step` does this itself; without requests, adapters that an operator loads have to move, too.
                 self._residency.poll()
+                self._use_idle_moment()
             self._send_results(self._commands.advance())
             replies = self._cache.advance()
             self._send_changes()

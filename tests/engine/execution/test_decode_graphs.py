@@ -8,13 +8,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.engine.parity.test_adapters import KINDS, save_adapter
 from transformers import LlamaConfig
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.execution.decode_graphs import Graph, graph_sizes
+from multiflora_engine.core.transfers import Staging
+from multiflora_engine.execution.decode_graphs import DecodeGraphs, Graph, graph_sizes
+from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays
+from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
 from multiflora_kernels.attention.tiles import AttentionHeads
 
@@ -122,24 +126,104 @@ def test_a_graph_serves_other_adapters_than_those_it_was_captured_with(
 def test_an_adapter_that_brings_new_tensors_gets_graphs_that_see_them(
     capture: FakeCapture, save_model: Any, tiny_config: Any, start_engine: Any, ask: Any, make_adapters: Any
 ) -> None:
-    """Embedding, head and DoRA have no memory before an adapter touches them."""
+    """Embedding, head and DoRA have no memory before an adapter touches them. No step waits for a capture."""
     _, folder = save_model(tiny_config(LlamaConfig))
     built = start_engine(folder, max_num_seqs=2, max_loras=2)
     (digest,) = make_adapters([4])
-    ask(built, [[5, 6, 7]], [digest], max_tokens=3)
+    expected = ask(built, [[5, 6, 7]], [digest], max_tokens=3)[0].tokens
     captured = capture.captured
     pool = built.residency._pool
+
+    def asked() -> int:
+        """How many steps were replayed."""
+        before = len(capture.replays)
+        assert ask(built, [[5, 6, 7]], [digest], max_tokens=3)[0].tokens == expected
+        return len(capture.replays) - before
+
     for new in range(1, 4):
         pool._layout += 1000
-        ask(built, [[5, 6, 7]], [digest], max_tokens=3)
+        assert asked() == 0
         ask(built, [[5, 6, 7]], [None], max_tokens=3)
-        assert capture.captured == captured + new, "those without adapters do not care"
+        assert capture.captured == captured + new - 1, "those without adapters do not care"
+        for _ in range(2):
+            built.use_idle_moment()
+        assert capture.captured == captured + new, "once for the one size that was missed"
+        assert asked() == 2
     pool._layout -= 1000
-    ask(built, [[5, 6, 7]], [digest], max_tokens=3)
-    assert capture.captured == captured + 3, "a layout that comes back finds its graphs"
+    assert asked() == 2, "a layout that comes back finds its graphs"
     pool._layout -= 2000
-    ask(built, [[5, 6, 7]], [digest], max_tokens=3)
-    assert capture.captured == captured + 4, "only a few are kept"
+    assert asked() == 0, "only a few are kept"
+
+
+def decode_arrays(size: int, runs: AdapterRuns) -> StepArrays:
+    """Sequences of one token each."""
+    zeros, ones = np.zeros(size, np.int64), np.ones(size, np.int32)
+    return StepArrays(
+        token_ids=zeros,
+        token_sources=None,
+        positions=zeros,
+        kv_slots=zeros,
+        query_starts=np.arange(size + 1, dtype=np.int32),
+        context_lens=ones,
+        block_tables=np.zeros((size, 1), np.int32),
+        shortest=1,
+        longest=1,
+        adapter_runs=runs,
+        logit_rows=None,
+        logit_runs=runs,
+        sample_rows=None,
+        sample_runs=runs,
+        prompt_slices=[],
+        pooled_rows=[],
+        is_decode=True,
+    )
+
+
+def test_where_no_moment_is_idle_graphs_are_captured_one_by_one() -> None:
+    now = [100.0]
+    captured: list[int] = []
+
+    def capture(work: Callable[[], torch.Tensor]) -> Graph:
+        output = work()
+        captured.append(len(output))
+        return Graph(lambda: None, output)
+
+    device = torch.device("cpu")
+    layout = [0]
+    graphs = DecodeGraphs(
+        capture,
+        lambda batch: torch.zeros(len(batch.token_ids), 4),
+        Staging(device),
+        TokenFeedback(8, device),
+        lambda: layout[0],
+        sizes=[1, 2, 4],
+        max_blocks=1,
+        max_segments=2,
+        device=device,
+        clock=lambda: now[0],
+    )
+    graphs.capture_all(lambda done, total: None)
+    captured.clear()
+    layout[0] = 1
+
+    def step(size: int, *, adapter: bool = True) -> bool:
+        runs = AdapterRuns([0, size], [0]) if adapter else AdapterRuns([size], [])
+        return graphs.run(decode_arrays(size, runs)) is not None
+
+    assert [step(1), step(2), step(2, adapter=False)] == [False, False, True]
+    now[0] += 4.9
+    assert [step(1), step(4)] == [False, False]
+    now[0] += 0.2
+    assert [step(2), step(1), step(2)] == [True, False, True], "one at a time"
+    now[0] += 5.0
+    assert [step(1), step(4)] == [True, False]
+    assert captured == [2, 1]
+    graphs.capture_wanted()
+    graphs.capture_wanted()
+    assert captured == [2, 1, 4]
+    assert step(4)
+    graphs.forget()
+    assert [step(2, adapter=False), step(2)] == [True, False], "all requests would miss the base's"
 
 
 def test_adapters_with_matrices_of_their_own_leave_the_graphs_and_those_with_biases_do_not(
@@ -161,6 +245,8 @@ def test_adapters_with_matrices_of_their_own_leave_the_graphs_and_those_with_bia
     built = start_engine(folder, max_num_seqs=4, max_loras=4)
     # From here on all are on the device, so that the sequences of a batch step together.
     ask(built, [[5, 6]] * 3, [own, biased, rows], max_tokens=1)
+    ask(built, [[5, 6]] * 2, [biased, None], max_tokens=3)
+    built.use_idle_moment()  # the table of biases is new to the graphs
     for adapters, is_graphed in (([own, None, biased, rows], False), ([biased, None], True), ([rows], False)):
         capture.replays.clear()
         prompts = [[5, 6, 7], [120, 9], [10, 11, 12, 13], [100, 103]][: len(adapters)]

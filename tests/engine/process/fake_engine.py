@@ -166,6 +166,9 @@ class FakeServed:
     def call_between_layers(self, callback: Callable[[], None]) -> None:
         """Its steps are short."""
 
+    def use_idle_moment(self) -> None:
+        """It puts nothing off."""
+
     def finish(self) -> None:
         """It writes nothing."""
 

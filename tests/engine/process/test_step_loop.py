@@ -148,6 +148,7 @@ class ScriptedEngine:
     is_stalled: bool = False
     steps: int = 0
     layers: int = 0
+    idle_moments: int = 0
     between_layers: Callable[[], None] | None = None
     cache_admin: ScriptedCache = field(default_factory=ScriptedCache)
 
@@ -173,6 +174,10 @@ class ScriptedEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats()
+
+    def use_idle_moment(self) -> None:
+        assert not self.running, "requests would wait"
+        self.idle_moments += 1
 
 
 class ScriptedResidency:
@@ -215,13 +220,15 @@ def run(
         peer.following = peer.changes_before = 0
     line = kind(deque(script), gone=[] if gone is None else [gone])
     between: list[Callable[[], None]] = []
+    scripted = engine or ScriptedEngine()
     served = SimpleNamespace(
-        engine=engine or ScriptedEngine(),
+        engine=scripted,
         residency=ScriptedResidency(),
         ready=Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1),
         probe=_probe,
         call_between_layers=between.append,
         check_ranks=lambda: None,
+        use_idle_moment=scripted.use_idle_moment,
     )
     loop = StepLoop(
         cast(Served, served),
@@ -245,6 +252,16 @@ def _request(name: str, n: int = 1) -> Generate:
 def _failures(line: ScriptedLine) -> list[tuple[str, int, str]]:
     deltas = [delta for message in line.sent if isinstance(message, Deltas) for delta in message.deltas]
     return [(d.request_id, d.index, d.failure.code) for d in deltas if d.failure is not None]
+
+
+def test_what_is_put_off_is_done_when_no_request_runs() -> None:
+    busy, idle = ScriptedEngine(running=["one"]), ScriptedEngine()
+    for engine in (busy, idle):
+        run(Abort(["none"]), engine=engine)
+    assert busy.idle_moments == 0
+    assert busy.steps > 0
+    assert idle.idle_moments > 0
+    assert idle.steps == 0
 
 
 @pytest.mark.parametrize(
