@@ -159,8 +159,12 @@ def test_answers_that_differ_become_cases_of_an_eval(window: Window, shop: Serve
     with shop.http() as http:
         path = "/api/v1/adapters/differing/aliases/default"
         etag = {"If-Match": http.get(path).headers["etag"]}
-        body = {"candidate": 2, "shadow_percent": 100}
-        assert http.post(f"{path}/rollout", json=body, headers=etag).status_code == 201
+        assert http.post(f"{path}/rollout", json={"candidate": 2}, headers=etag).status_code == 201
+        page = window.open("/adapters/differing?tab=aliases")
+        page.get_by_text("Answers that differ: 0 of 0").click()
+        page.get_by_role("button", name="Copy 10% of them").click()
+        window.toast("Copies of 10% of the requests run on v2.")
+        assert http.patch(f"{path}/rollout", json={"shadow_percent": 100}).json()["shadow_percent"] == 100
         messages = [{"role": "user", "content": PROMPT}]
         chat = {"model": "differing", "messages": messages, "max_tokens": 24, "temperature": 0}
         assert http.post("/v1/chat/completions", json=chat).status_code == 200

@@ -128,6 +128,23 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
     assert not found, json.dumps([*found.items()], indent=1)
 
 
+def test_the_form_of_an_eval_is_accessible_and_fits_a_phone(make_window: Any, shop: Server) -> None:
+    window = make_window(shop, bypass_csp=True, reduced_motion="reduce")
+    window.sign_in(shop.key)
+    page = window.open("/adapters/sql?tab=evals")
+    page.get_by_role("region", name="Eval", exact=True).get_by_role("button", name="Edit…").click()
+    page.locator("summary", has_text="Say yes").click()
+    page.get_by_role("button", name="Add a check").click()
+    page.get_by_label("The answer").last.select_option("number")
+    page.evaluate(AXE)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        assert serious(window) == []
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.querySelector('dialog').scrollWidth <= document.querySelector('dialog').clientWidth")
+    assert page.evaluate(CUT_OFF) == 0
+
+
 def test_a_request_shows_which_of_several_engines_had_it_and_why(window: Window, shop: Server) -> None:
     with shop.http() as http:
         one = http.get("/api/v1/requests?model=pirate").json()["items"][0]

@@ -56,8 +56,8 @@ class KeptPairs:
         self._size = 0
 
     def add(self, rollout: RolloutEntry, asked: AskedPrompt, stable: Sequence[int], candidate: Sequence[int]) -> None:
-        """stable, candidate: token ids of the answers. Kept if their texts differ, are not
-        too long, and are not kept already: a prompt that is asked again and again is one pair."""
+        """stable, candidate: token ids of the answers. Kept if their texts differ, are not too long, and are not kept
+        already: a prompt that is asked again and again is one pair."""
         texts = asked.decode(stable), asked.decode(candidate)
         pair = RolloutPair(
             id=self._last_id + 1,

@@ -24,6 +24,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutTimeline,
     check_steps,
 )
+from multiflora_platform.registry.snapshot.snapshot import AdapterEntry
 from multiflora_platform.storage.tables import LARGEST_NUMBER
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import LAST_ID, row_id
@@ -41,18 +42,18 @@ async def start_rollout(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
     """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
-    changeable(request, principal, name)
+    entry = changeable(request, principal, name)
     body = (await read_json(request, NewRollout)).check()
     precondition = MovePrecondition(if_match, required=True, may_move_protected=principal.is_admin)
     started = await registry_of(request).rollouts.start(name, alias, body, precondition, principal.actor)
-    return resource(request, started, 201)
+    return resource(request, _for(principal, entry, started), 201)
 
 
 @router.get(_PATH, responses=answers(Rollout))
 async def get_rollout(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
     """The running one with what was observed until now, or the last that ran."""
-    readable(request, principal, name)
-    return resource(request, _for(principal, await registry_of(request).rollout_views.newest(name, alias)))
+    entry = readable(request, principal, name)
+    return resource(request, _for(principal, entry, await registry_of(request).rollout_views.newest(name, alias)))
 
 
 @router.get(_PATH + "s", responses=answers(RolloutPage))
@@ -65,9 +66,9 @@ async def list_rollouts(
     page_token: str | None = None,
 ) -> Response:
     """Newest first."""
-    readable(request, principal, name)
+    entry = readable(request, principal, name)
     page = await registry_of(request).rollout_views.page(name, alias, _before(page_token), limit)
-    return await compressed(request, replace(page, items=[_for(principal, rollout) for rollout in page.items]))
+    return await compressed(request, replace(page, items=[_for(principal, entry, one) for one in page.items]))
 
 
 @router.get(_PATH + "s/{rollout}/timeline", responses=answers(RolloutTimeline))
@@ -112,12 +113,12 @@ async def change_rollout(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
     """Other shares or bounds; who is in the candidate's share stays in it when it grows."""
-    changeable(request, principal, name)
+    entry = changeable(request, principal, name)
     fields = (await read_json(request, RolloutPatch)).fields
     check_steps(fields.get("steps", []))
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
-    rollouts = registry_of(request).rollouts
-    return resource(request, await rollouts.adjust(name, alias, fields, precondition, principal.actor))
+    changed = await registry_of(request).rollouts.adjust(name, alias, fields, precondition, principal.actor)
+    return resource(request, _for(principal, entry, changed))
 
 
 @router.post(_PATH + ":promote", responses=answers(Rollout))
@@ -125,10 +126,10 @@ async def promote_rollout(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
     """The candidate for every user."""
-    changeable(request, principal, name)
+    entry = changeable(request, principal, name)
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
-    rollouts = registry_of(request).rollouts
-    return resource(request, await rollouts.finish(name, alias, "promoted", precondition, principal.actor))
+    ended = await registry_of(request).rollouts.finish(name, alias, "promoted", precondition, principal.actor)
+    return resource(request, _for(principal, entry, ended))
 
 
 @router.post(_PATH + ":abort", responses=answers(Rollout))
@@ -136,10 +137,10 @@ async def abort_rollout(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
     """The stable version for every user."""
-    changeable(request, principal, name)
+    entry = changeable(request, principal, name)
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
-    rollouts = registry_of(request).rollouts
-    return resource(request, await rollouts.finish(name, alias, "aborted", precondition, principal.actor))
+    ended = await registry_of(request).rollouts.finish(name, alias, "aborted", precondition, principal.actor)
+    return resource(request, _for(principal, entry, ended))
 
 
 def _number(text: str) -> int:
@@ -153,5 +154,8 @@ def _before(page_token: str | None) -> int:
     return min(row_id(page_token), LARGEST_NUMBER) if page_token else LARGEST_NUMBER
 
 
-def _for(principal: Principal, rollout: Rollout) -> Rollout:
-    return replace(rollout, created_by=actor_for(principal, rollout.created_by))
+def _for(principal: Principal, entry: AdapterEntry, rollout: Rollout) -> Rollout:
+    """Other tenants that use the adapter are not told why it was started."""
+    is_told = principal.is_admin or entry.owner == principal.tenant
+    why = rollout.why if is_told else ""
+    return replace(rollout, created_by=actor_for(principal, rollout.created_by), why=why)

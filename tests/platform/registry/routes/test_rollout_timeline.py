@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.platform.registry.house import adapter_files
 from tests.platform.registry.routes.test_rollouts import PATH, entry, start, until_it_ends
 
 from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
@@ -63,6 +64,23 @@ async def test_the_curves_of_a_rollout_stay_when_it_has_ended(house):
     assert (await house.admin.get(f"{PATH}s/99/timeline")).status_code == 404
     started = [row for row in (await house.admin.get("/audit")).json()["items"] if row["action"] == "rollout.started"]
     assert started[0]["detail"]["why"] == "cheaper\nto serve"
+
+
+async def test_why_is_for_admins_and_the_owner(house):
+    acme, other = await house.tenant("acme"), await house.tenant("other")
+    assert (await acme.post("/adapters", json={"name": "a"})).status_code == 201
+    for seed in (1, 2):
+        assert (await house.upload("a", adapter_files(seed))).status_code == 201
+    headers = {"If-Match": await house.etag("a", "default")}
+    body = {"candidate": 2, "why": "acme asked for it"}
+    assert (await house.admin.post(PATH, json=body, headers=headers)).status_code == 201
+    seen = [(await client.get(PATH)).json() for client in (house.admin, acme, other)]
+    assert [one["why"] for one in seen] == ["acme asked for it", "acme asked for it", ""]
+    assert [one["created_by"] for one in seen] == ["admin/api-key-1", "admin", "admin"]
+    assert (await other.get(f"{PATH}s")).json()["items"][0]["why"] == ""
+    changed = (await acme.patch(PATH, json={"percent": 5})).json()
+    assert (changed["created_by"], changed["why"]) == ("admin", "acme asked for it")
+    assert (await acme.post(f"{PATH}:abort")).json()["created_by"] == "admin"
 
 
 @pytest.mark.parametrize("why", ["x" * 1001, "\0", 3])

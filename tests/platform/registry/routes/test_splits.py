@@ -84,15 +84,18 @@ async def test_what_fails_in_all_versions_alike_is_no_versions_fault(house):
 
 async def test_a_move_begins_anew_and_late_requests_count_for_nothing(house):
     await house.adapter("a", 1, 2)
-    before = await split(house, v1=50, v2=50)
-    ended(house, before, 1, ok=20)
-    ended(house, before, 2, failed=9)
-    assert len(list(house.registry.splits.findings())) == 1
-    after = await split(house, v1=60, v2=40)
-    ended(house, before, 2, failed=50)
-    ended(house, after, 1, ok=5)
-    assert [arm["observed"]["requests"] for arm in (await observed(house))["arms"]] == [5, 0]
+    first = await split(house, v1=50, v2=50)
+    ended(house, first, 1, ok=20)
+    ended(house, first, 2, failed=9)
+    assert len(list(house.registry.splits.findings())) == len(await told(house)) == 1
+    second = await split(house, v1=60, v2=40)
     assert list(house.registry.splits.findings()) == []
+    ended(house, second, 1, ok=20)
+    third = await split(house, v1=70, v2=30)
+    ended(house, second, 2, failed=50)
+    ended(house, third, 1, ok=5)
+    assert [arm["observed"]["requests"] for arm in (await observed(house))["arms"]] == [5, 0]
+    assert len(await told(house)) == 1
 
 
 async def test_a_rollout_watches_its_own_split(house):

@@ -13,6 +13,8 @@ import { Empty, Loaded } from "../../components/states.js";
 import { Differing } from "../../components/word-diff.js";
 
 const AT_ONCE = 10;
+/** Percent of the stable version's requests, where none are yet. */
+export const COPIED = 10;
 /** As many as the server keeps of one rollout. */
 const MOST = 100;
 const MOST_TOKENS = 4096;
@@ -25,20 +27,27 @@ export function Pairs({ rollout, path, ...rest }) {
     ${open && html`<${Kept} rollout=${rollout} path=${`${path}/rollouts/${rollout.id}/pairs`} stamp=${compared} ...${rest} />`}</details>`;
 }
 
-function Kept({ rollout, path, stamp, adapter, api, mine }) {
+function Kept({ rollout, path, stamp, adapter, api, mine, onCopy }) {
   const pairs = useResource((signal) => get(`${path}?limit=${MOST}`, { signal }), [path], { stamp });
   const [shown, setShown] = useState(AT_ONCE);
   const canAdd = mine && (isAdmin.value || adapter.owner === session.value.tenant);
   const target = useTarget(api, canAdd);
   return html`<${Loaded} resource=${pairs} lines=${3}>${({ kept, items }) => {
     if (!kept) return html`<${Empty} title="Texts are not kept" icon="info">The server compares answers and forgets them. Started with <code>--log-bodies</code>, it keeps the last ones that differ, in memory.<//>`;
-    if (!items.length) return html`<${Empty} title="None to show">${rollout.shadow_percent ? "No two answers that can be repeated differ, or the server was started anew since." : "Only copies of requests are answered by both versions, and none are made: “Requests copied to it” is 0%."}<//>`;
+    if (!items.length) return html`<${Nothing} rollout=${rollout} onCopy=${mine && onCopy} />`;
     return html`<div class="stack">
       ${canAdd && html`<${Target} of=${target} />`}
       <ul class="pairs">${items.slice(0, shown).map((pair) => html`<${Pair} key=${pair.id} pair=${pair} rollout=${rollout} adapter=${adapter} target=${canAdd ? target : null} />`)}</ul>
       ${items.length > shown && html`<div><button class="button small" onClick=${() => setShown(shown + AT_ONCE)}>Show more (${items.length - shown})</button></div>`}
     </div>`;
   }}<//>`;
+}
+
+/** Without copies of requests, no prompt is answered by both versions. */
+function Nothing({ rollout, onCopy }) {
+  if (rollout.shadow_percent || rollout.state !== "running") return html`<${Empty} title="None to show">No two answers that can be repeated differ, or the server was started anew since.<//>`;
+  const action = onCopy && html`<button class="button small" onClick=${onCopy}>Copy ${COPIED}% of them</button>`;
+  return html`<${Empty} title="No request is answered by both" action=${action}>Copies of v${rollout.stable}’s requests can be run on v${rollout.candidate}, too. Nobody sees those answers.<//>`;
 }
 
 /** The eval that cases are added to: one that there is, or a new one under the name that is written. */

@@ -7,7 +7,7 @@ import { attempt, toast } from "../../lib/toasts.js";
 import { State, Time } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
 import { Export } from "../../components/export.js";
-import { Pairs } from "./pairs.js";
+import { COPIED, Pairs } from "./pairs.js";
 import { Curves } from "./rollout-curves.js";
 import { StartRollout } from "./rollout-start.js";
 import { SplitArms } from "./split-arms.js";
@@ -19,10 +19,11 @@ export function Rollout({ adapter, alias, api, path, mine, onChange }) {
   const newest = rollouts.data.items[0];
   const running = newest?.state === "running";
   const changed = () => { rollouts.reload(); onChange(); };
+  const copy = () => attempt(() => patch(`${path}/rollout`, { shadow_percent: COPIED }), `Copies of ${COPIED}% of the requests run on v${newest.candidate}.`).then(changed);
   const candidates = adapter.ready_versions.filter((version) => version !== alias.version);
   return html`<div class="stack tight">
     ${!running && alias.split && html`<${SplitArms} adapter=${adapter} alias=${alias} path=${path} />`}
-    ${newest && html`<${Observed} rollout=${newest} path=${path} mine=${mine && running} onChange=${changed}><${Pairs} rollout=${newest} path=${path} adapter=${adapter} api=${api} mine=${mine} /><//>`}
+    ${newest && html`<${Observed} rollout=${newest} path=${path} mine=${mine && running} onChange=${changed}><${Pairs} rollout=${newest} path=${path} adapter=${adapter} api=${api} mine=${mine} onCopy=${copy} /><//>`}
     ${mine && !running && alias.version && candidates.length > 0 && html`<div><button class="button small" onClick=${() => setStarting(true)}>Start a watched rollout…</button></div>`}
     ${starting && html`<${StartRollout} candidates=${candidates} alias=${alias} path=${path} onClose=${() => setStarting(false)} onChange=${changed} />`}
   </div>`;
