@@ -10,12 +10,15 @@ from multiflora_adapters.base_model import Site
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 
-def zero_adapter(sites: Iterable[Site], rank: int, dtype: torch.dtype) -> HostAdapter:
-    """On all of these linears."""
-    weights = {
-        site.name: SiteWeights(
-            torch.zeros(rank, site.in_features, dtype=dtype), torch.zeros(rank, site.out_features, dtype=dtype), None
-        )
-        for site in sites
-    }
+def zero_adapter(sites: Iterable[Site], rank: int, dtype: torch.dtype, *, has_vectors: bool = False) -> HostAdapter:
+    """On all of these. has_vectors: with magnitudes and biases everywhere."""
+    weights = {site.name: _nothing(site, rank, dtype, has_vectors) for site in sites}
     return HostAdapter("zero", rank, weights, sum(site.num_bytes for site in weights.values()))
+
+
+def _nothing(site: Site, rank: int, dtype: torch.dtype, has_vectors: bool) -> SiteWeights:
+    shape = (site.in_features, rank) if site.kind == "embedding" else (rank, site.in_features)
+    a, b = torch.zeros(shape, dtype=dtype), torch.zeros(rank, site.out_features, dtype=dtype)
+    if not has_vectors:
+        return SiteWeights(a, b, None)
+    return SiteWeights(a, b, torch.ones(site.out_features), torch.zeros(site.out_features))

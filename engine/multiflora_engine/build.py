@@ -31,7 +31,7 @@ from multiflora_engine.execution.device import (
 )
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side, ready_report
 from multiflora_engine.execution.sleep import SleepingWeights
-from multiflora_engine.execution.warm_up import warm_up
+from multiflora_engine.execution.warm_up import compile_for_rare_adapters, warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.rotary import why_keys_stay
@@ -245,6 +245,8 @@ def assemble_engine(
         tiers=offloading,
     )
     progress("warmup", 0, 1)
+    if device_side.graphs is not None:
+        compile_for_rare_adapters(config, model, weights, base)
     warm_up(
         device_side.dummy,
         sampler,

@@ -37,6 +37,8 @@ class FakeCard(FakeTensorMode):  # type: ignore[no-untyped-call]
         self.host = Host()
         self.launches: list[str] = []
         """Names of the kernels that were launched, in order."""
+        self.forms: set[Any] = set()
+        """What was launched, in terms of what Triton compiles anew: name, constants and types."""
         self.on_launch: Any = None
         """Called with a kernel's name before it is launched; what it raises, the launch raises."""
 
@@ -236,9 +238,17 @@ def _no_kernels(card: FakeCard) -> Iterator[Any]:
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
+    def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        card.forms.add(_form(kernel, arguments, options))
+        card.launch(kernel.fn.__name__)
+
     for kind in (JITFunction, InterpretedFunction):
-        yield mock.patch.object(kind, "run", lambda kernel, *arguments, **options: card.launch(_name(kernel)))
+        yield mock.patch.object(kind, "run", run)
 
 
-def _name(kernel: Any) -> str:
-    return str(kernel.fn.__name__)
+def _form(kernel: Any, arguments: Any, options: Any) -> Any:
+    given = dict(zip(kernel.arg_names, arguments, strict=False)) | options
+    kinds = kernel.fn.__annotations__
+    constants = {name: value for name, value in given.items() if "constexpr" in str(kinds.get(name, "constexpr"))}
+    types = {name: getattr(given[name], "dtype", None) for name in given.keys() - constants.keys()}
+    return kernel.fn.__name__, frozenset(map(str, constants.items())), frozenset(types.items())

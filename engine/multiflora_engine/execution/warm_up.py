@@ -7,12 +7,18 @@ from typing import Any
 
 import torch
 
+from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.execution.decode_graphs import DecodeGraphs
-from multiflora_engine.execution.dummy_batch import Dummy
+from multiflora_engine.execution.device import choose_kv_dtype
+from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
 from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.decoder import Decoder
+from multiflora_engine.models.rotary import model_tables
+from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
@@ -20,6 +26,8 @@ from multiflora_engine.sampling.sampler import Sampler
 _FEW_TOKENS = 16
 _MANY_TOKENS = 64
 _RANK = 1
+_RARE_ROWS = 16
+"""Rank rows: kernels are compiled for pools of a multiple of it."""
 
 _CUT: dict[str, Any] = {"temperature": 1.0, "top_k": 2, "top_p": 0.9, "min_p": 0.01, "seed": 0}
 _PARAMS: tuple[dict[str, Any], ...] = (
@@ -59,6 +67,22 @@ def _compile_for_adapters(dummy: Dummy, pool: SlotPool, model: ModelConfig) -> N
     for tokens in (_FEW_TOKENS, _MANY_TOKENS):
         dummy.logits([None, slot], tokens)
     pool.remove(slot)
+
+
+@torch.inference_mode()
+def compile_for_rare_adapters(config: EngineConfig, model: ModelConfig, weights: ModelWeights, base: BaseModel) -> None:
+    """Kernels that only some adapters need: for magnitudes, biases, LoRA on embedding and head. No request waits for a
+    compiler when the first of them comes. In pools of their own, gone afterwards: in that of requests, what adapters
+    bring into use stays for good."""
+    device, dtype = weights.device, weights.dtype
+    for has_vectors in (False, True):
+        pool = SlotPool(base, 1, _RARE_ROWS, dtype, device, config.max_lora_rank)
+        decoder = Decoder(model, weights, model_tables(model, _MANY_TOKENS, device), pool)
+        kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
+        dummy = DummyPass(decoder, model, config.block_size, _MANY_TOKENS, device, dtype, kv_dtype)
+        slot = pool.put(zero_adapter(base.sites.values(), _RANK, dtype, has_vectors=has_vectors))
+        for tokens in (_FEW_TOKENS, _MANY_TOKENS):
+            dummy.logits([None, slot], tokens)
 
 
 def warm_up_sampler(sampler: Sampler, logits: torch.Tensor) -> None:

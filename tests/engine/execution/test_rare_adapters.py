@@ -1,0 +1,64 @@
+"""On a card that is not there: an adapter that brings rare tensors has no kernel compiled while requests wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from gpu.fake.card import FakeCard, fake_card
+from gpu.llama import model_config, random_weights
+from gpu.parts.smoke import TINY
+from gpu.steps import Traffic
+from multiflora_adapters.weights import HostAdapter
+from multiflora_adapters.zero_adapter import zero_adapter
+from multiflora_engine import build as build_module
+from multiflora_engine.build import assemble_engine
+from multiflora_engine.protocol.config import EngineConfig
+
+PROMPTS = (3, 17, 100)
+
+
+@pytest.fixture
+def card() -> Iterator[FakeCard]:
+    with fake_card(compiles=False) as card:
+        yield card
+
+
+def start() -> Traffic:
+    """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere."""
+    model = model_config(TINY)
+    weights = random_weights(model, torch.bfloat16, torch.device("cuda"))
+    base = model.base_model("tiny", digest="tiny")
+
+    def load(digest: str) -> HostAdapter:
+        return zero_adapter(base.sites.values(), 8, weights.dtype, has_vectors=digest == "dora")
+
+    sizes = {"kv_cache_memory": 8 << 20, "max_num_seqs": 4, "max_num_batched_tokens": 256, "max_model_len": 512}
+    config = EngineConfig(model_path="", artifact_root="", device="cuda", max_loras=4, max_lora_rank=16, **sizes)
+    return Traffic(assemble_engine(config, model, weights, base, load))
+
+
+def serve(traffic: Traffic) -> None:
+    for adapters in (["plain", "plain", None], ["dora", "dora", None], ["plain", "dora", None]):
+        for length, adapter in zip(PROMPTS, adapters, strict=True):
+            traffic.add(length, 4, adapter)
+        traffic.drain()
+        traffic.built.use_idle_moment()
+
+
+def test_all_kernels_are_there_before_the_first_request(card: FakeCard) -> None:
+    traffic = start()
+    compiled = set(card.forms)
+    serve(traffic)
+    assert {name for name, *_ in card.forms - compiled} == set()
+    assert card.races == []
+
+
+def test_without_it_requests_would_wait(card: FakeCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "compile_for_rare_adapters", lambda *arguments: None)
+    traffic = start()
+    compiled = set(card.forms)
+    serve(traffic)
+    assert {name for name, *_ in card.forms - compiled}
