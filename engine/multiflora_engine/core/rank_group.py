@@ -28,17 +28,17 @@ class RankGroup:
         self.size = size
         self._device = device
         store = FileStore(meeting, size)
+        # Ranks are processes of one machine: they listen where no other machine can reach them.
+        os.environ.setdefault("NCCL_SOCKET_IFNAME" if device.type == "cuda" else "GLOO_SOCKET_IFNAME", "lo")
         if device.type == "cuda":
             options = distributed.ProcessGroupNCCL.Options()
             options._timeout = _PATIENCE
             backend: object = distributed.ProcessGroupNCCL(store, rank, size, options)
         else:
-            # Ranks are processes of one machine: they listen where no other machine can reach them.
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             backend = distributed.ProcessGroupGloo(store, rank, size, timeout=_PATIENCE)
         # A group of our own, not the process's default one; it has the methods that the stubs give to groups alone.
         self._group = cast(distributed.ProcessGroup, backend)
-        self.smallest(rank)
+        self.values_of_all(rank)
 
     def sum_(self, x: torch.Tensor) -> None:
         """x: of one shape on all ranks, contiguous; becomes the sum of all, the same bits everywhere."""
@@ -57,6 +57,7 @@ class RankGroup:
         """x: of one shape on all ranks, contiguous; becomes the first rank's."""
         self._group.broadcast([x]).wait()
 
-    def smallest(self, value: int) -> int:
-        """Of all ranks' values."""
-        return int(self.gather_columns(torch.tensor([[value]], device=self._device), self.size).min())
+    def values_of_all(self, value: int) -> list[int]:
+        """value: this rank's. In the ranks' order."""
+        (row,) = self.gather_columns(torch.tensor([[value]], device=self._device), self.size).tolist()
+        return list(map(int, row))

@@ -38,6 +38,10 @@ class DeviceSide:
     graphs: DecodeGraphs | None
     """None where decode steps run kernel by kernel."""
     dummy: Dummy
+    weight_bytes: int
+    """Of all ranks."""
+    kv_bytes: int
+    """Of all ranks' caches, which are equal."""
 
 
 def build_device_side(
@@ -62,8 +66,10 @@ def build_device_side(
     spare = step_bytes(config, model, weights, ranks) + config.adapter_matrix_memory if measured else 0
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
     size = size_kv_cache(config, model, kv_dtype, device, spare)
+    weight_bytes, caches = weights.num_bytes, 1
     if ranks is not None:
-        size = size.with_blocks(ranks.smallest(size.num_blocks), config.block_size)
+        size = size.with_blocks(min(ranks.values_of_all(size.num_blocks)), config.block_size)
+        weight_bytes, caches = sum(ranks.values_of_all(weight_bytes)), ranks.size
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, kv_dtype, device)
     decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool, ranks)
     staging = Staging(device)
@@ -88,7 +94,8 @@ def build_device_side(
         runs_ahead=runs_asynchronously(device),
     )
     dummy = DummyPass(decoder, model, config.block_size, size.max_model_len, device, dtype, kv_dtype)
-    return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy)
+    kv_bytes = caches * cache.num_bytes
+    return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy, weight_bytes, kv_bytes)
 
 
 def ready_report(
@@ -104,8 +111,8 @@ def ready_report(
         max_num_seqs=config.max_num_seqs,
         lora_slots=pool.num_slots,
         lora_rows=pool.num_rows,
-        kv_bytes=side.cache.num_bytes,
-        weight_bytes=weights.num_bytes,
+        kv_bytes=side.kv_bytes,
+        weight_bytes=side.weight_bytes,
         why_keys_stay=why_keys_stay(model),
         base_digest=base_digest,
     )

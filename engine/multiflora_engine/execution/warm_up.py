@@ -9,6 +9,7 @@ import torch
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool
+from multiflora_adapters.weights import HostAdapter
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.execution.decode_graphs import DecodeGraphs
@@ -59,10 +60,15 @@ def warm_up(
         graphs.capture_all(progress)
 
 
+def warm_up_adapter(model: ModelConfig, dtype: torch.dtype) -> HostAdapter:
+    """What `warm_up` puts into a slot; other ranks hold their part of it from the start."""
+    sites = [site for layer in range(model.num_layers) for site in model.layer_sites(layer)]
+    return zero_adapter(sites, _RANK, dtype)
+
+
 def _compile_for_adapters(dummy: Dummy, pool: SlotPool, model: ModelConfig) -> None:
     """Kernels of chunks with few and with many tokens of an adapter; those of decode steps come with the graphs."""
-    sites = [site for layer in range(model.num_layers) for site in model.layer_sites(layer)]
-    slot = pool.put(zero_adapter(sites, _RANK, dummy.dtype))
+    slot = pool.put(warm_up_adapter(model, dummy.dtype))
     assert slot is not None, "no adapter has been given a slot yet"
     for tokens in (_FEW_TOKENS, _MANY_TOKENS):
         dummy.logits([None, slot], tokens)

@@ -115,12 +115,6 @@ class ModelConfig:
 
     def check_division(self, size: int) -> None:
         """Raises ModelError where so many ranks cannot compute it together."""
-        norms_all_heads = self.form.modules.q_norm is not None and self.form.qk_norm == "all_heads"
-        if size > 1 and norms_all_heads:
-            raise ModelError(
-                f"--tensor-parallel-size {size}: {self.architecture} norms the queries of all heads at once, which "
-                "ranks that have some of the heads cannot. Serve it with --tensor-parallel-size 1."
-            )
         divided = {"attention heads": self.num_heads}
         if any(self.mixture(layer) is None for layer in range(self.num_layers)):
             divided["MLP columns (intermediate_size)"] = self.intermediate_size

@@ -83,11 +83,13 @@ def started_ranks(
         yield Ranks(group, line)
     except BaseException as problem:
         # Where another rank has failed, this one only hears that a connection is closed.
-        lost = line.loss() if isinstance(problem, RuntimeError) else problem
+        lost = line.first_loss() if isinstance(problem, RuntimeError) else problem
         line.close()
         if isinstance(lost, RankLost) and lost.is_configuration:
             raise ModelError(str(lost)) from problem
-        raise lost from problem
+        if isinstance(lost, RankLost):
+            raise lost from problem
+        raise
 
 
 def _started(rank: int, start: StartProcess, message: StartRank) -> OtherRank:

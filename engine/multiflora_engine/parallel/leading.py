@@ -21,7 +21,7 @@ from multiflora_engine.execution.executor import StepResults
 from multiflora_engine.execution.runner import Executor
 from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.parallel.launch import Ranks
-from multiflora_engine.parallel.line import RankLine
+from multiflora_engine.parallel.line import RankLine, RankLost
 from multiflora_engine.parallel.messages import (
     AttachAdapter,
     CopyAdapter,
@@ -98,7 +98,8 @@ def _together(line: RankLine) -> Iterator[None]:
         raise
     except Exception as error:
         # Most often the news that the connection to another rank is closed: why, that rank or its process says.
-        raise line.loss() from error
+        own = RankLost(f"The first rank failed in a step of all: {type(error).__name__}: {error}")
+        raise (line.first_loss() or own) from error
 
 
 class LeadingUpload(SlotUpload):

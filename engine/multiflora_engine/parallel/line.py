@@ -82,20 +82,18 @@ class RankLine:
             if peer.steps.poll():
                 raise self.loss(peer)
 
-    def loss(self, lost: OtherRank | None = None) -> RankLost:
-        """Why a rank has ended. lost: which; None: the first that has."""
-        if lost is None:
-            lost = next((peer for peer in self._peers if peer.steps.poll(_LAST_WORDS_SECONDS)), None)
-        if lost is None:
-            return RankLost("The ranks of this engine do not reach each other any more.")
+    def first_loss(self) -> RankLost | None:
+        """Why one of the ranks has ended, or is about to; None: none is known to."""
+        ended = next((peer for peer in self._peers if peer.steps.poll(_LAST_WORDS_SECONDS)), None)
+        return None if ended is None else self.loss(ended)
+
+    def loss(self, lost: OtherRank) -> RankLost:
+        """Why this one has ended."""
         try:
-            while lost.steps.poll(_LAST_WORDS_SECONDS):
-                message = _from_rank.decode(lost.steps.recv_bytes())
-                if isinstance(message, RankFailed):
-                    return _lost(lost, message)
+            message = _from_rank.decode(lost.steps.recv_bytes())
         except (EOFError, OSError):
-            pass
-        return RankLost(self._cause(lost))
+            return RankLost(self._cause(lost))
+        return _lost(lost, message)
 
     def tell_adapters(self, message: ToAdapters) -> None:
         """Raises RankLost."""

@@ -29,6 +29,9 @@ from multiflora_engine.parallel.messages import (
 _log = logging.getLogger(__name__)
 _to_adapters = decoder(ToAdapters)
 
+WARM_UP = 0
+"""The number of the load that no rank makes: of the adapter that warms up kernels, which every rank has."""
+
 LoadPart = Callable[[str, SumSquares], HostAdapter]
 """(digest, what sums squares over all ranks) -> this rank's part. It asks for sums once, or not at all, after all else
 that could go wrong with the adapter's files."""
@@ -40,7 +43,7 @@ class SharedLoads:
     def __init__(self, load: LoadPart, line: RankLine) -> None:
         self._load = load
         self._line = line
-        self._serial = 0
+        self._serial = WARM_UP
         self._serials: dict[str, int] = {}
 
     def __call__(self, digest: str) -> HostAdapter:
@@ -61,7 +64,7 @@ class SharedLoads:
 
     def serial_of(self, digest: str) -> int:
         """Of the load that brought the adapter here last."""
-        return self._serials[digest]
+        return self._serials.get(digest, WARM_UP)
 
     def forget(self, digest: str) -> None:
         """This rank's copy in host memory is dropped, and so are the others'."""
@@ -90,10 +93,11 @@ class _RefusedByAnother(AdapterError):
 
 
 class LoadFollower:
-    """Another rank's part of it, on a thread of its own. held: host copies by the number of their load."""
+    """Another rank's part of it, on a thread of its own. held: host copies by the number of their load, from the start
+    that which warms up kernels."""
 
-    def __init__(self, load: LoadPart, line: Connection) -> None:
-        self.held: dict[int, HostAdapter] = {}
+    def __init__(self, load: LoadPart, line: Connection, warm_up: HostAdapter) -> None:
+        self.held = {WARM_UP: warm_up}
         self._load = load
         self._line = line
 

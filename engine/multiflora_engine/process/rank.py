@@ -19,6 +19,7 @@ from multiflora_engine.build import load_model, without_graphs
 from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.execution.device import choose_device, memory_errors_explained, use_device, use_threads
 from multiflora_engine.execution.device_side import build_device_side
+from multiflora_engine.execution.warm_up import warm_up_adapter
 from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.parallel.following import FollowingRank
@@ -66,7 +67,7 @@ def _rank(start: StartRank, adapters: Connection) -> FollowingRank:
         sampler = Sampler(model.vocab_size)
         config = without_graphs(config, model)
         side = build_device_side(config, model, loaded.weights, pool, sampler, None, group)
-    follower = LoadFollower(loaded.load_adapter, adapters)
+    follower = LoadFollower(loaded.load_adapter, adapters, warm_up_adapter(model, loaded.weights.dtype))
     threading.Thread(target=follower.run, name="adapter-reader", daemon=True).start()
     return FollowingRank(side, pool, follower)
 

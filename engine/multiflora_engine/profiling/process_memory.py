@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -21,9 +22,17 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def resident_bytes_of(pids: Iterable[int | None]) -> int | None:
-    """Of these processes together; None where none can be told."""
-    sizes = [size for pid in pids if pid is not None and (size := resident_bytes(pid)) is not None]
+    """Of these processes and those that they have started, together; None where none can be told."""
+    processes = [one for pid in pids if pid is not None for one in (pid, *_children(pid))]
+    sizes = [size for pid in processes if (size := resident_bytes(pid)) is not None]
     return sum(sizes) if sizes else None
+
+
+def _children(pid: int) -> Iterator[int]:
+    """Only an engine of several ranks has any for long."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            yield from map(int, children.read_text(encoding="ascii").split())
 
 
 def own_resident_bytes() -> int:

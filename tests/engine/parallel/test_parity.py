@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     GptOssConfig,
     LlamaConfig,
+    Olmo2Config,
     Phi3Config,
     Qwen2MoeConfig,
     StableLmConfig,
@@ -36,6 +37,7 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any], int]] = {
     "stored [in, out]": (GPT2Config, {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}, 2),
     "a norm for each head": (StableLmConfig, {**HEADS, "qk_layernorm": True, "use_parallel_residual": True}, 2),
     "norms of outputs": (Gemma2Config, {**HEADS, "head_dim": 32, "sliding_window": 20}, 2),
+    "a norm over all heads": (Olmo2Config, {**HEADS, "attention_bias": True}, 4),
     "experts": (Qwen2MoeConfig, {**HEADS, **EXPERTS, "shared_expert_intermediate_size": 56}, 2),
     "experts stored [in, out], sinks": (
         GptOssConfig,

@@ -12,14 +12,16 @@ import psutil
 import pytest
 import torch
 from tests.engine.models.cases import CONFIG
-from transformers import LlamaConfig, Olmo2Config, Qwen3MoeConfig
+from transformers import LlamaConfig, Qwen3MoeConfig
 
 from multiflora_adapters.zero_adapter import zero_adapter
+from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.supervisor import EngineSupervisor, Patience
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_engine.sampling.sampler import Sampler
 
 
 @pytest.fixture
@@ -93,7 +95,6 @@ def test_what_ends_a_rank_as_it_loads_ends_the_start(folder: Path, monkeypatch: 
         (LlamaConfig, {}, 3, r"2 attention heads cannot be divided among 3 ranks\. Choose 1, 2\."),
         (LlamaConfig, {"intermediate_size": 95}, 2, r"95 MLP columns \(intermediate_size\) cannot .* Choose 1\."),
         (Qwen3MoeConfig, {"moe_intermediate_size": 45}, 2, "45 columns of each expert cannot be divided among 2 ranks"),
-        (Olmo2Config, {}, 2, "Olmo2ForCausalLM norms the queries of all heads at once"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_with_its_numbers(
@@ -109,6 +110,15 @@ def test_what_cannot_be_divided_is_refused_with_its_numbers(
     _, folder = save_model(tiny_config(config_class, **values))
     with pytest.raises(ModelError, match=f"^--tensor-parallel-size {ranks}: .*{said}"):
         start_engine(folder, tensor_parallel_size=ranks)
+
+
+def test_kernels_are_warmed_up_on_all_ranks(folder: Path, start_engine: Any) -> None:
+    """As on a GPU, where they are compiled at their first use."""
+    built = start_engine(folder, tensor_parallel_size=2)
+    side, pool = built.device_side, built.residency._pool
+    warm_up(side.dummy, Sampler(300), pool, built.model, None, lambda *done: None, compiles_kernels=True)
+    assert pool.bytes_in_use == 0
+    built.check_ranks()
 
 
 def test_copies_of_blocks_are_refused(folder: Path, start_engine: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes
+from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes, resident_bytes_of
 
 GROWS_AND_SHRINKS = """
 import mmap, sys
@@ -44,6 +44,7 @@ def test_memory_that_was_given_back_is_counted_no_more() -> None:
             child.stdout.readline()
             size = resident_bytes(child.pid)
             assert size == pytest.approx(truth(child.pid), rel=0.05)
+            assert resident_bytes_of([os.getpid()]) == pytest.approx(truth(os.getpid()) + truth(child.pid), rel=0.05)
             sizes.append(size)
             child.stdin.write("\n")
             child.stdin.flush()

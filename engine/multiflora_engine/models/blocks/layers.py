@@ -33,7 +33,7 @@ class SequentialBlock:
     ) -> None:
         """next_norm: the input norm of the next layer, or the model's last norm. ranks: that each have a part of the
         heads and of the MLP's inside, and sum what both halves give."""
-        self._attention = SelfAttention(config, layer, weights, sites)
+        self._attention = SelfAttention(config, layer, weights, sites, ranks)
         self._o = Linear(weights.o, sites)
         self._attention_output_norm = optional_norm(config, weights.attention_output_norm)
         self._mlp_norm = make_norm(config, weights.mlp_norm)
@@ -87,7 +87,7 @@ class ParallelBlock:
     ) -> None:
         """next_norm: the input norm of the next layer, or the model's last norm. ranks: that each have a part of the
         heads and of the MLP's inside, and sum what both halves give."""
-        self._attention = SelfAttention(config, layer, weights, sites)
+        self._attention = SelfAttention(config, layer, weights, sites, ranks)
         self._o = Linear(weights.o, sites)
         self._mlp_norm = optional_norm(config, weights.mlp_norm)
         self._mlp = make_mlp(config, weights.mlp, sites)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.core.shard import Span
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.weights import LayerWeights, NormWeights
@@ -71,16 +72,19 @@ def fused_head_norms(config: ModelConfig, weights: LayerWeights) -> QKNorm | Non
     return QKNorm(weights.q_norm.weight, weights.k_norm.weight, config.norm_eps)
 
 
-def head_norms(config: ModelConfig, weights: LayerWeights) -> tuple[Apply, Apply] | None:
-    """Other norms of queries [T, Hq, D] and keys [T, Hk, D], before their rotation."""
+def head_norms(config: ModelConfig, weights: LayerWeights, ranks: RankGroup | None) -> tuple[Apply, Apply] | None:
+    """Other norms of queries [T, Hq, D] and keys [T, Hk, D], before their rotation. ranks: each has some heads."""
     if weights.q_norm is None or weights.k_norm is None:
         return None
-    return _head_norm(config, weights.q_norm, config.heads), _head_norm(config, weights.k_norm, config.kv_heads)
+    q, k = weights.q_norm, weights.k_norm
+    return _head_norm(config, q, config.heads, ranks), _head_norm(config, k, config.kv_heads, ranks)
 
 
-def _head_norm(config: ModelConfig, weights: NormWeights, heads: Span) -> Apply:
+def _head_norm(config: ModelConfig, weights: NormWeights, heads: Span, ranks: RankGroup | None) -> Apply:
     """heads: those of the weights that are served here."""
     if config.form.qk_norm == "all_heads":
+        if ranks is not None:
+            return _norm_over_ranks(config, weights, heads, ranks)
         whole = make_norm(config, weights)
         return lambda x: whole.apply(x.flatten(1)).view(x.shape)
     assert config.form.norm == "layer", "each head with weights of its own: only layer norms are so"
@@ -88,3 +92,21 @@ def _head_norm(config: ModelConfig, weights: NormWeights, heads: Span) -> Apply:
     if weight.dim() > 1:
         weight, bias = weight[slice(*heads)], None if bias is None else bias[slice(*heads)]
     return partial(layer_norm_of_heads, weight=weight, bias=bias, eps=config.norm_eps)
+
+
+def _norm_over_ranks(config: ModelConfig, weights: NormWeights, heads: Span, ranks: RankGroup) -> Apply:
+    """An RMS norm of all heads' values, of which this rank has some; see `rms_norm_reference`."""
+    assert config.form.norm == "rms", "only RMS norms go over all heads"
+    first, end = (place * config.head_dim for place in heads)
+    own = weights.weight[first:end]
+    # Where there are fewer key-value heads than ranks, several ranks have, and sum, the same one.
+    values = (end - first) * ranks.size
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        wide = x.flatten(1).float()
+        squares = wide.square().sum(-1, keepdim=True)
+        ranks.sum_(squares)
+        normed = wide * torch.rsqrt(squares / values + config.norm_eps)
+        return (own * normed.to(own.dtype)).to(x.dtype).view(x.shape)
+
+    return apply

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.expert_projection import ExpertProjection
 from multiflora_engine.models.blocks.linear import Linear, Sites
@@ -31,7 +32,14 @@ from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_k
 class SelfAttention:
     """Projection to q, k and v, rotation, the write to the cache, and attention over it."""
 
-    def __init__(self, config: ModelConfig, layer: int, weights: LayerWeights, sites: Sites | None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        layer: int,
+        weights: LayerWeights,
+        sites: Sites | None,
+        ranks: RankGroup | None = None,
+    ) -> None:
         self._qkv = Linear(weights.qkv, sites)
         self._head_dim = config.head_dim
         self._limit = config.form.qkv_limit
@@ -40,7 +48,7 @@ class SelfAttention:
         self._rope = config.rope_of_layer[layer]
         self._sinks = None if weights.sinks is None else weights.sinks.values[slice(*config.heads)]
         self._fused_norms = fused_head_norms(config, weights)
-        self._norms = None if self._fused_norms is not None else head_norms(config, weights)
+        self._norms = None if self._fused_norms is not None else head_norms(config, weights, ranks)
 
     def __call__(self, x: torch.Tensor, step: ForwardStep, cache: LayerCache) -> torch.Tensor:
         """x: [T, H] -> [T, Hq * D]."""
