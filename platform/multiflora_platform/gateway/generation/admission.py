@@ -57,7 +57,11 @@ async def admit(parts: AdmissionParts, request: Request, principal: Principal, b
     await _bring_unknown(parts, request, principal, [body.model, *(part.name for part in body.adapters or ())])
     admission = Admission(parts, request, principal, body)
     try:
-        await admission.enter(parts.limits)
+        # Here, not in a method: the request's way does not come back to this file.
+        request.state.limited = principal
+        with limits_told():
+            admission.claim = await parts.limits.admit(principal)
+        admission.held.callback(admission.claim.close)
         if not admission.fingerprint:
             await admission.wake(parts.settings.adapter_timeout)
     except BaseException:
@@ -109,10 +113,10 @@ async def _bring(first_use: FirstUse, name: str, principal: Principal, seconds: 
 
 
 class Admission:
-    """One HTTP request's claim on the engine; `enter` it. Raises ApiError for what the request may not have."""
+    """One HTTP request's claim on the engine; `admit` makes it. Raises ApiError for what the request may not have."""
 
     claim: Claim
-    """On the tenant's limits; `enter` makes it."""
+    """On the tenant's limits; `admit` sets it."""
 
     def __init__(self, parts: AdmissionParts, request: Request, principal: Principal, body: EngineRequest) -> None:
         self.id = uuid.uuid4().hex
@@ -148,13 +152,6 @@ class Admission:
         self.held.enter_context(group.used())
         for version in self.resolved.versions:
             self.held.enter_context(registry.lease(version))
-
-    async def enter(self, limits: Limits) -> None:
-        """Counts against the tenant's limits. Raises ApiError."""
-        self.state.limited = self.principal
-        with limits_told():
-            self.claim = await limits.admit(self.principal)
-        self.held.callback(self.claim.close)
 
     async def wake(self, patience: float) -> None:
         """Waits for the group's engines, so many seconds or until the deadline. Raises ApiError."""
