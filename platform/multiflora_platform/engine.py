@@ -158,3 +158,18 @@ class EngineHandle(EngineCalls, Protocol):
 
     def life_of(self, request_id: str) -> Life | None:
         """The life that this one is in now."""
+
+
+class NamedEngine(Protocol):
+    """One base model, as far as its engines are watched."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def engine(self) -> EngineHandle: ...
+
+
+def runs(engine: EngineHandle) -> bool:
+    """False: no request needs its engines, and none of them is there."""
+    return not all(replica.retired for replica in engine.replicas)

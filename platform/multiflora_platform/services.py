@@ -91,10 +91,12 @@ class Services(Traffic):
     def answer_headers(self, group: Group, principal: Principal, request_ids: Sequence[str]) -> dict[str, str]:
         """What is known once prompts are computed: why the cache had no more of them, which of the
         group's engines have them. request_ids: the engine's."""
-        return self._cache_headers(request_ids) | self._replica_headers(group, principal, request_ids)
+        return self._cache_headers(group, request_ids) | self._replica_headers(group, principal, request_ids)
 
-    def _cache_headers(self, request_ids: Iterable[str]) -> dict[str, str]:
-        reason = self.insight.cache_reason(request_ids) if self.settings.enable_prefix_caching else None
+    def _cache_headers(self, group: Group, request_ids: Iterable[str]) -> dict[str, str]:
+        if not self.settings.enable_prefix_caching:
+            return {}
+        reason = self.insight.cache_reason(group.engine, request_ids)
         return {} if reason is None else {"x-cache-reason": reason}
 
     def _replica_headers(self, group: Group, principal: Principal, request_ids: Iterable[str]) -> dict[str, str]:

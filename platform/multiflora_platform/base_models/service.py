@@ -233,6 +233,7 @@ class BaseModels:
         self._services.groups.remove(group)
         if life is not None:
             await life.end()
+        self._services.insight.cache_feeds.forget(group.engine)
         await self._services.registry.remove_base(group.base_digest, group.model.names)
 
     # ---- what is there

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts.alerts import Alerts
@@ -30,12 +29,13 @@ from multiflora_platform.insight.alerts.findings import (
 from multiflora_platform.insight.cache_causes import cause_of, first_miss
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.earlier_lives import EarlierLives
+from multiflora_platform.insight.gauges import gauges_of
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
-from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
+from multiflora_platform.insight.mirrors.cache_feeds import CacheFeeds
 from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
 from multiflora_platform.insight.savings import Savings
-from multiflora_platform.insight.series import Gauges, Series
+from multiflora_platform.insight.series import Series
 from multiflora_platform.insight.views import Alert, DriftItem, Point
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.profiles import Profiles
@@ -43,7 +43,7 @@ from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
-    from multiflora_platform.engine import EngineHandle, ReplicaHandle
+    from multiflora_platform.engine import EngineHandle, NamedEngine
 
 _log = logging.getLogger(__name__)
 _TICK = 1.0
@@ -52,7 +52,7 @@ _MOST_FAILURES = 4096
 
 
 class Insight:
-    """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter.
+    """bases: whose engines are sampled; more may come and go.
 
     bodies: None where prompts and answers are not kept. drift: None where prompts are not compared. thresholds: of
     alerts; None: those of the settings' defaults. further_findings: other parts' of the server, for alerts, too.
@@ -60,8 +60,7 @@ class Insight:
 
     def __init__(
         self,
-        engine: EngineHandle,
-        base: str,
+        bases: Iterable[NamedEngine],
         bodies: KeptBodies | None = None,
         clock: Callable[[], float] = time.time,
         drift: Drift | None = None,
@@ -75,17 +74,16 @@ class Insight:
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
-        self.profiles = Profiles(engine, clock)
+        self.profiles = Profiles(bases, clock)
         self.savings: defaultdict[str, Savings] = defaultdict(Savings)
         """By the base model's digest: what a token takes differs from model to model."""
         self._thresholds = thresholds or Thresholds.of(Settings.model_validate({}))
         self._further_findings = further_findings
         self._drifting: list[Finding] = []
         self._is_ending = False
-        self.cache_feeds = {replica.id: CacheFeed(replica, clock) for replica in engine.replicas}
+        self.cache_feeds = CacheFeeds(clock)
         self._earlier_lives = EarlierLives()
-        self._engine = engine
-        self._base = base
+        self._bases = bases
         self._clock = clock
         # Adapters whose last request failed because they could not be loaded, with the engine's reason.
         self._load_failures: dict[str, str] = {}
@@ -108,8 +106,7 @@ class Insight:
     def stop(self) -> None:
         """Ends all followers, and looks for alerts no more: the server is going."""
         self._is_ending = True
-        for feed in self.cache_feeds.values():
-            feed.stop()
+        self.cache_feeds.stop()
         for queue in self._followers:
             queue.put_nowait(None)
 
@@ -121,14 +118,16 @@ class Insight:
                 await self._ticking
 
     def follow_prompt(
-        self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct, engine: EngineHandle
+        self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct, base: NamedEngine
     ) -> Sequence[Observer]:
-        """What watches one prompt, which the engine has as this request, of a client's request with this body."""
+        """What watches one prompt, which the base model's engine has as this request, of a client's request with this
+        body."""
+        engine = base.engine
         ids, documents = array("I", request.prompt_token_ids), tuple(request.documents)
         prompt = KeptPrompt(facts, ids, request.cache_salt, outline_of(body), documents)
         entry = self.requests.open(facts)
         entry.placement = engine.placement_of(facts.id)
-        watches: list[Observer] = [_LifeWatch(self, prompt, entry, engine), entry, _SeriesWatch(self, facts)]
+        watches: list[Observer] = [_LifeWatch(self, prompt, entry, engine), entry, _SeriesWatch(self, facts, base.name)]
         if self.drift is not None and not request.background:
             watches.append(self.drift.follow(prompt, body, self.prompts))
         self.prompts.add(prompt)
@@ -150,9 +149,10 @@ class Insight:
         """It may have been handed on since; a fleet forgets its oldest, the entry does not."""
         entry.placement = engine.placement_of(entry.facts.id) or entry.placement
 
-    def cache_reason(self, request_ids: Iterable[str]) -> str | None:
-        """Why the cache had no more of a request's prompts: a word of cache_causes. None where it is not known."""
-        ready = self._engine.ready
+    def cache_reason(self, engine: EngineHandle, request_ids: Iterable[str]) -> str | None:
+        """Why the engine's cache had no more of a request's prompts: a word of cache_causes. None where it is not
+        known."""
+        ready = engine.ready
         if ready is None:
             return None
         entries = (self.requests.find(id) for id in request_ids)
@@ -165,7 +165,7 @@ class Insight:
             self._drifting = list(drift_findings(self.drift_items(of_all=True)))
         return self.alerts.of(
             [
-                *engine_findings(self._engine.replicas),
+                *engine_findings([one for base in self._bases for one in base.engine.replicas if not one.retired]),
                 *adapter_findings(self._load_failures),
                 *traffic_findings(list(self.series.seconds), self._thresholds),
                 *memory_findings(list(self.series.minutes), self._thresholds),
@@ -190,25 +190,6 @@ class Insight:
         finally:
             self._followers.discard(queue)
 
-    def model_label(self, adapter: str | None) -> str:
-        return adapter or self._base
-
-    def gauges(self) -> Gauges:
-        stats = self._engine.stats
-        ready = [replica.ready for replica in self._engine.replicas if replica.ready is not None]
-        on_gpu = bool(ready) and ready[0].device.startswith("cuda")
-        return Gauges(
-            running=stats.running,
-            waiting=stats.waiting,
-            kv_use=1.0 - stats.free_blocks / stats.num_blocks if stats.num_blocks else 0.0,
-            cache_queries=stats.cache_queries,
-            cache_hits=stats.cache_hits,
-            gateway_bytes=own_resident_bytes(),
-            engine_bytes=resident_bytes_of(replica.pid for replica in self._engine.replicas),
-            device_bytes=sum(one.kv_bytes + one.weight_bytes for one in ready) if on_gpu else None,
-            cache_bytes=sum(map(_cache_bytes, self._engine.replicas)),
-        )
-
     async def _tick(self) -> None:
         due, is_failing = time.monotonic() + _TICK, False
         for ticks in itertools.count(1):
@@ -224,21 +205,11 @@ class Insight:
                 is_failing = False
 
     def _end_second(self, *, at_drift: bool) -> None:
-        point = self.series.tick(self._clock(), self.gauges())
+        point = self.series.tick(self._clock(), gauges_of(self._bases))
         for queue in self._followers:
             queue.put_nowait(point)
         if not self._is_ending:
             self.look(at_drift=at_drift)
-
-
-def _cache_bytes(replica: ReplicaHandle) -> int:
-    """KV blocks on a CPU are the system's until they are written for the first time."""
-    ready, stats = replica.ready, replica.stats
-    copies = stats.adapter_host_bytes + sum(tier.bytes for tier in stats.tiers if tier.name == "host")
-    if ready is None or ready.device.startswith("cuda"):
-        return copies
-    blocks = min(ready.num_blocks, stats.num_blocks - stats.free_blocks + stats.cached_blocks)
-    return copies + blocks * ready.kv_bytes // max(1, ready.num_blocks)
 
 
 class _LifeWatch(Observer):
@@ -261,11 +232,11 @@ class _LifeWatch(Observer):
 class _SeriesWatch(Observer):
     """Adds one prompt's events to the series and to its adapter's activity."""
 
-    def __init__(self, insight: Insight, facts: PromptFacts) -> None:
+    def __init__(self, insight: Insight, facts: PromptFacts, base: str) -> None:
         self._insight = insight
         self._facts = facts
+        self._model = facts.adapter or base
         insight.activity.asked(facts.adapter, facts.at)
-        self._model = insight.model_label(facts.adapter)
 
     def started(self, start: PromptStart) -> None:
         self._insight.series.prompt(self._facts.prompt_tokens, time.time() - self._facts.at, start.evicted_tokens)

@@ -1,14 +1,15 @@
 """The last fifteen minutes second by second, and the last day minute by minute, in memory.
 
-Observations are added as they happen; a tick closes each second. Knows neither HTTP nor the engine.
+Observations are added as they happen; a tick closes each second. Knows neither HTTP nor engines.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from multiflora_platform.insight.views import Point, SeriesAnswer
+from multiflora_platform.insight.views import BaseGauges, Point, SeriesAnswer
 
 SECONDS, MINUTES = 900, 1440
 _MINUTE = 60
@@ -18,22 +19,47 @@ OTHER = "(other)"
 
 
 @dataclass(frozen=True)
-class Gauges:
-    """The server at a tick; Insight fills it."""
+class EngineGauges:
+    """The engines of one base model at a tick; gauges.py fills it."""
 
-    running: int
-    waiting: int
-    kv_use: float
-    # Tokens since the engine's start, as its heartbeat counts them.
-    cache_queries: int
-    cache_hits: int
+    running: int = 0
+    waiting: int = 0
+    kv_blocks: int = 0
+    kv_blocks_used: int = 0
+    # Tokens since the engines' start, as their heartbeats count them.
+    cache_queries: int = 0
+    cache_hits: int = 0
+    engine_bytes: int | None = None
+    """Memory that their processes have now; None while there is none."""
+    device_bytes: int | None = None
+    cache_bytes: int = 0
+    """Of engine_bytes, what caches that fill up hold by now: KV blocks on a CPU, copies of them."""
+
+    @property
+    def kv_use(self) -> float:
+        return self.kv_blocks_used / self.kv_blocks if self.kv_blocks else 0.0
+
+    @property
+    def shown(self) -> BaseGauges:
+        return BaseGauges(
+            self.running, self.waiting, self.kv_blocks, self.kv_blocks_used, self.engine_bytes, self.device_bytes
+        )
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """The server at a tick. bases: by name, base models whose engines run."""
+
+    bases: Mapping[str, EngineGauges]
     gateway_bytes: int
     """Memory that the gateway's process has now."""
-    engine_bytes: int | None
-    """The engine's; None while there is no engine."""
-    device_bytes: int | None
-    cache_bytes: int = 0
-    """Of the engine's, what caches that fill up hold by now: KV blocks on a CPU, copies of them."""
+
+    def total(self, of: Callable[[EngineGauges], int | None]) -> int:
+        return sum(of(base) or 0 for base in self.bases.values())
+
+    def total_of_some(self, of: Callable[[EngineGauges], int | None]) -> int | None:
+        """None where no base model has any."""
+        return None if all(of(base) is None for base in self.bases.values()) else self.total(of)
 
 
 @dataclass
@@ -62,19 +88,20 @@ class _Interval:
             ttft_p95=quantile(ttft, 0.95),
             itl_p50=quantile(itl, 0.5),
             itl_p95=quantile(itl, 0.95),
-            running=gauges.running,
-            waiting=gauges.waiting,
-            kv_use=gauges.kv_use,
+            running=gauges.total(lambda base: base.running),
+            waiting=gauges.total(lambda base: base.waiting),
+            kv_use=max((base.kv_use for base in gauges.bases.values()), default=0.0),
             cache_hit_rate=self.cache_hits / self.cache_queries if self.cache_queries else None,
             requests=self.requests,
             errors=self.errors,
-            host_bytes=gauges.gateway_bytes + (gauges.engine_bytes or 0),
+            host_bytes=gauges.gateway_bytes + gauges.total(lambda base: base.engine_bytes),
             gateway_bytes=gauges.gateway_bytes,
-            engine_bytes=gauges.engine_bytes,
-            device_bytes=gauges.device_bytes,
+            engine_bytes=gauges.total_of_some(lambda base: base.engine_bytes),
+            device_bytes=gauges.total_of_some(lambda base: base.device_bytes),
             by_model=by_model | ({OTHER: rest} if rest > 1e-9 else {}),
             evicted_tokens_per_second=self.evicted_tokens / seconds,
-            cache_bytes=gauges.cache_bytes,
+            cache_bytes=gauges.total(lambda base: base.cache_bytes),
+            by_base={name: base.shown for name, base in gauges.bases.items()},
         )
 
 
@@ -86,7 +113,8 @@ class Series:
         self.minutes: deque[Point] = deque(maxlen=MINUTES)
         self._second, self._minute = _Interval(), _Interval()
         self._ticks = 0
-        self._last: tuple[int, int] = (0, 0)
+        # Of each base model the tokens that were asked of its cache, and found, at the last tick.
+        self._last: dict[str, tuple[int, int]] = {}
 
     def prompt(self, tokens: int, ttft: float, evicted_tokens: int = 0) -> None:
         """A prompt was computed, and its first token came after `ttft` seconds. evicted_tokens: those of it that were
@@ -127,13 +155,15 @@ class Series:
         return SeriesAnswer(_MINUTE, list(self.minutes)[-(seconds // _MINUTE) :])
 
     def _count_cache(self, gauges: Gauges) -> None:
-        queries, hits = gauges.cache_queries - self._last[0], gauges.cache_hits - self._last[1]
-        self._last = (gauges.cache_queries, gauges.cache_hits)
-        if queries < 0:  # the engine was restarted and counts anew
-            queries, hits = gauges.cache_queries, gauges.cache_hits
-        for interval in (self._second, self._minute):
-            interval.cache_queries += queries
-            interval.cache_hits += hits
+        for name, base in gauges.bases.items():
+            before = self._last.get(name, (0, 0))
+            queries, hits = base.cache_queries - before[0], base.cache_hits - before[1]
+            if queries < 0:  # the engine was restarted and counts anew
+                queries, hits = base.cache_queries, base.cache_hits
+            for interval in (self._second, self._minute):
+                interval.cache_queries += queries
+                interval.cache_hits += hits
+        self._last = {name: (base.cache_queries, base.cache_hits) for name, base in gauges.bases.items()}
 
 
 def _keep(samples: list[float], value: float) -> None:

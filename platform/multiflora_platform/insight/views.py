@@ -13,8 +13,20 @@ from multiflora_platform.observability.profiles import Profile
 from multiflora_platform.prices import SavedMoney
 
 
+class BaseGauges(msgspec.Struct, frozen=True):
+    """The engines of one base model. engine_bytes: that their processes have now; None while there is none."""
+
+    running: int
+    waiting: int
+    kv_blocks: int
+    kv_blocks_used: int
+    engine_bytes: int | None
+    device_bytes: int | None
+
+
 class Point(msgspec.Struct, frozen=True):
-    """One interval. Rates are per second; quantiles are None when nothing happened. by_model: tokens per second."""
+    """One interval. Rates are per second; quantiles are None when nothing happened. by_model: tokens per second.
+    by_base: of each base model whose engines run; the other numbers are those of all of them together."""
 
     at: float
     tokens_per_second: float
@@ -26,20 +38,22 @@ class Point(msgspec.Struct, frozen=True):
     running: int
     waiting: int
     kv_use: float
+    """Of the base model whose cache is the fullest."""
     cache_hit_rate: float | None
     requests: int
     errors: int
     host_bytes: int
-    """Of the gateway and the engine together: what their processes have now."""
+    """Of the gateway and the engines together: what their processes have now."""
     gateway_bytes: int
     engine_bytes: int | None
-    """None while there is no engine."""
+    """None while there is none."""
     device_bytes: int | None
     by_model: dict[str, float]
     evicted_tokens_per_second: float
     """Of the prompts' tokens, those computed again because their KV had been evicted."""
     cache_bytes: int
     """Of host_bytes, what caches hold by now, each within a bound of its own."""
+    by_base: dict[str, BaseGauges]
 
 
 class SeriesAnswer(msgspec.Struct, frozen=True):

@@ -11,9 +11,11 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.insight.mirrors.cache_events import shown
 from multiflora_platform.insight.mirrors.cache_feed import CacheFeed, Events
 from multiflora_platform.insight.views import CacheEventPage
+from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.services import Services
@@ -29,6 +31,7 @@ Cursor = Annotated[int | None, Query(ge=0, le=_LAST, description="an answer's ne
 @router.get("/cache/events", responses=answers(CacheEventPage))
 async def list_cache_events(
     request: Request,
+    group: AskedGroup,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     snapshot: Annotated[bool, Query(description="begin with all that is cached")] = False,
@@ -39,7 +42,7 @@ async def list_cache_events(
     services: Services = request.app.state.services
     if not services.settings.enable_prefix_caching:
         raise InvalidRequest("This server runs without a prefix cache (--no-enable-prefix-caching).", pointer="")
-    feed = _feed(services, replica)
+    feed = _feed(services, group.engine, replica)
     if "text/event-stream" in request.headers.get("accept", ""):
         # A browser that comes again sends the same address and what it has heard.
         heard = event_id(last_event_id) if last_event_id else None
@@ -56,16 +59,14 @@ async def list_cache_events(
     )
 
 
-def _feed(services: Services, replica: str | None) -> CacheFeed:
+def _feed(services: Services, engine: EngineHandle, replica: str | None) -> CacheFeed:
     """Raises InvalidRequest, ReplicaNotFound."""
-    feeds = services.insight.cache_feeds
-    if replica is None and len(feeds) > 1:
-        raise InvalidRequest(f"Each engine has events of its own; name one with ?replica= of {', '.join(feeds)}.")
-    if replica is None:
-        return next(iter(feeds.values()))
+    replicas = {one.id: one for one in engine.replicas}
+    if replica is None and len(replicas) > 1:
+        raise InvalidRequest(f"Each engine has events of its own; name one with ?replica= of {', '.join(replicas)}.")
     with reaching_engine():
-        services.engine.addressed(replica)
-    return feeds[replica]
+        engine.addressed(replica)
+    return services.insight.cache_feeds.of(replicas[replica or next(iter(replicas))])
 
 
 async def _frames(services: Services, feed: CacheFeed, events: AsyncIterator[Events]) -> AsyncIterator[bytes]:

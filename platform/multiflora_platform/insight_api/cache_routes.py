@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -14,7 +15,8 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.reuse_audit import ReuseAuditor
-from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
+from multiflora_platform.gateway.background.warming import Warmed, cache_principal, warm_prompt, warmed_ids
+from multiflora_platform.gateway.generation.admission import wake
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.groups import Group
@@ -104,14 +106,29 @@ async def warm_cache(request: Request, replica: OneReplica = None) -> Response:
         if other := next((one.model for one in resolved if one.group is not group), None):
             raise invalid("adapters", f"{other!r} belongs to another base model than {models[0]!r}.")
         ids = await warmed_ids(body, group.model, group.max_model_len)
+        with group.used():
+            if group.asleep:
+                await wake(group, services.settings.adapter_timeout)
+            found = await _warm(services, group, replica, [one.digest for one in resolved], ids, owner)
+    cached = [one.cached_tokens for of_engines in found for one in of_engines]
+    return rendered(WarmAnswer(sum(cached), len(ids) * len(cached) - sum(cached)))
+
+
+async def _warm(
+    services: Services,
+    group: Group,
+    replica: str | None,
+    digests: Sequence[str | None],
+    ids: list[int],
+    owner: Principal,
+) -> list[list[Warmed]]:
+    """For each digest, of each engine. Raises Unavailable, ReplicaNotFound."""
     try:
         with reaching_engine():
             engines = group.engine.each(replica)
-            found = [await warm_prompt(engines, services.keys, one.digest, ids, owner) for one in resolved]
+            return [await warm_prompt(engines, services.keys, digest, ids, owner) for digest in digests]
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
-    cached = [one.cached_tokens for of_engines in found for one in of_engines]
-    return rendered(WarmAnswer(sum(cached), len(ids) * len(cached) - sum(cached)))
 
 
 @router.post("/cache:audit", responses=answers(ReuseAudit), openapi_extra=schema(AuditQuestion))

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import Ready
-from multiflora_platform.engine import EngineCalls, UnknownReplica
+from multiflora_platform.engine import EngineHandle, ReplicaHandle, UnknownReplica
 from multiflora_platform.registry.errors import ReplicaNotFound
 from multiflora_platform.web.problems import Unavailable
 
 
-def ready_engine(engine: EngineCalls) -> Ready:
+def ready_engine(engine: EngineHandle | ReplicaHandle) -> Ready:
     """What it said when it began to serve. Raises Unavailable."""
     ready = engine.ready
     if ready is None:
-        raise Unavailable("The engine is not ready; it is starting or restarting.")
+        raise Unavailable(f"The engine is not ready; it is {engine.state}.")
     return ready
 
 

@@ -140,12 +140,11 @@ async def _slots_of(engine: ReplicaHandle, snapshot: Snapshot) -> ReplicaSlots:
 
 
 @router.post("/capacity", responses=answers(CapacityAnswer), openapi_extra=schema(CapacityQuestion))
-async def ask_capacity(request: Request) -> Response:
+async def ask_capacity(request: Request, group: AskedGroup) -> Response:
     """Whether adapters of these ranks and so much context fit at the same time."""
     body = await read_json(request, CapacityQuestion)
-    services = _services(request)
-    ready = ready_engine(services.engine)
-    return rendered(capacity(services.registry.base, ready, body.ranks, body.context_tokens, body.sequences))
+    base, ready = _services(request).registry.base_of(group.base_digest), ready_engine(group.engine)
+    return rendered(capacity(base, ready, body.ranks, body.context_tokens, body.sequences))
 
 
 @router.get("/settings", responses=answers(SettingPage))

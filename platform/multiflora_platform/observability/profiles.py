@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.profiling.profiler import Profiler
 from multiflora_engine.protocol.messages import ProfileReply
-from multiflora_platform.engine import EngineHandle, ReplicaHandle
+from multiflora_platform.engine import NamedEngine, ReplicaHandle, UnknownReplica
 
 ProfileKind = Literal["torch", "python", "memory"]
 ProfiledProcess = Literal["engine", "gateway"]
@@ -53,10 +53,10 @@ class AlreadyProfiling(Exception):
 
 
 class Profiles:
-    """engine: whose processes can be asked. clock: Unix seconds."""
+    """bases: whose engines' processes can be asked. clock: Unix seconds."""
 
-    def __init__(self, engine: EngineHandle, clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
+    def __init__(self, bases: Iterable[NamedEngine], clock: Callable[[], float] = time.time) -> None:
+        self._bases = bases
         self._clock = clock
         self._profiler = Profiler()
         self._kept: OrderedDict[str, Profile] = OrderedDict()
@@ -64,11 +64,11 @@ class Profiles:
         self._running: asyncio.Task[None] | None = None
 
     def start(self, kind: ProfileKind, seconds: float, process: ProfiledProcess, replica: str | None) -> Profile:
-        """replica: which engine; None: the first that is ready. Raises AlreadyProfiling, EngineUnavailable,
-        UnknownReplica."""
+        """replica: which engine; None: the first of the default base model that is ready. Raises AlreadyProfiling,
+        EngineUnavailable, UnknownReplica."""
         if self._running is not None and not self._running.done():
             raise AlreadyProfiling(next(reversed(self._kept.values())))
-        engine = None if process == "gateway" else self._engine.each(replica)[0]
+        engine = None if process == "gateway" else self._engine(replica)
         if engine is not None and engine.ready is None:
             raise EngineUnavailable("engine_unavailable", f"Replica {engine.id} is not ready; it is {engine.state}.")
         profile = Profile(
@@ -98,6 +98,16 @@ class Profiles:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
+
+    def _engine(self, replica: str | None) -> ReplicaHandle:
+        """Raises EngineUnavailable, UnknownReplica."""
+        engines = [base.engine for base in self._bases]
+        if replica is None:
+            return engines[0].each()[0]
+        found = {one.id: one for engine in engines for one in engine.replicas}
+        if replica not in found:
+            raise UnknownReplica(replica, list(found))
+        return found[replica]
 
     async def _record(self, profile: Profile, engine: ReplicaHandle | None) -> None:
         try:

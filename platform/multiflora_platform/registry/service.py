@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.artifacts.leases import ArtifactLeases
@@ -173,6 +174,10 @@ class Registry:
         self.rollouts.watch()
         self._runner.start()
         self._sweeper.start()
+
+    def base_of(self, digest: str) -> BaseModel:
+        """Raises Unavailable where it is not served any more."""
+        return self._links[digest].base
 
     async def add_base(self, link: BaseLink, names: Collection[str]) -> None:
         """From now on its adapters are served, and new ones may belong to it. names: of the base model, which no

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from multiflora_engine.process.client import EngineUnavailable
+from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.engine import runs
 from multiflora_platform.groups import Group
 from multiflora_platform.observability.metrics import CONTENT_TYPE
 from multiflora_platform.observability.nvml import gpus
@@ -32,9 +34,20 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """200 when requests are served; 503 while the engine starts or restarts, and while the server drains."""
+    """200 when requests are served; 503 while the default base model's engines start or restart, and while the server
+    drains. With a key, also the state of each base model that it may use: one that is idle is started by a request."""
     services: Services = request.app.state.services
-    return _json(200 if services.is_ready else 503, {"status": services.state})
+    principal = identify(request, services.keys)
+    shown = {} if principal is None else {"models": _states(services, principal)}
+    return _json(200 if services.is_ready else 503, {"status": services.state, **shown})
+
+
+def _states(services: Services, principal: Principal) -> dict[str, str]:
+    """By name."""
+    default, *others = services.groups
+    states = {default.name: services.state}
+    states |= {group.name: "idle" if group.asleep else group.engine.state for group in others}
+    return {name: state for name, state in states.items() if principal.may_use(name)}
 
 
 @router.get("/health")
@@ -71,16 +84,11 @@ async def load(request: Request) -> Response:
 async def metrics(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Tenants are named to admins' keys alone."""
     services: Services = request.app.state.services
-    views = await asyncio.gather(*(_view(group, services.registry) for group in services.groups if _runs(group)))
+    views = await asyncio.gather(*(_view(group, services.registry) for group in services.groups if runs(group.engine)))
     page = services.metrics.render(views, await asyncio.to_thread(gpus))
     if principal.is_admin:
         page += services.metrics.render_tenants()
     return Response(page, media_type=CONTENT_TYPE)
-
-
-def _runs(group: Group) -> bool:
-    """Of a base model that no request needs there are no engines to tell of."""
-    return not all(replica.retired for replica in group.engine.replicas)
 
 
 async def _view(group: Group, registry: Registry) -> EngineView:

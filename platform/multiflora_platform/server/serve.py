@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvloop
@@ -35,6 +35,7 @@ from multiflora_platform.insight.alerts.findings import Thresholds
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
+from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
 from multiflora_platform.insight.mirrors.zmq_publisher import CannotPublish, publishing
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
@@ -246,8 +247,7 @@ async def _parts(
         groups = Groups(Group(model, opened.base.digest, engine, grammars))
         drift = Drift(readers(groups))
         insight = Insight(
-            engine,
-            model.name,
+            groups,
             bodies,
             drift=drift,
             thresholds=Thresholds.of(settings),
@@ -257,7 +257,8 @@ async def _parts(
         insight.start()
         stack.push_async_callback(insight.close)
         if settings.cache_events_zmq is not None:
-            await stack.enter_async_context(_publishing(insight, keys, settings, settings.cache_events_zmq))
+            feeds = [insight.cache_feeds.of(replica) for replica in engine.replicas]
+            await stack.enter_async_context(_publishing(feeds, keys, settings, settings.cache_events_zmq))
         services = Services(
             settings=settings,
             groups=groups,
@@ -279,9 +280,11 @@ async def _parts(
 
 
 @asynccontextmanager
-async def _publishing(insight: Insight, keys: KeyStore, settings: Settings, endpoint: str) -> AsyncIterator[None]:
+async def _publishing(
+    feeds: Sequence[CacheFeed], keys: KeyStore, settings: Settings, endpoint: str
+) -> AsyncIterator[None]:
     """Raises ConfigurationError."""
-    feeds, replay = insight.cache_feeds.values(), settings.cache_events_replay_zmq
+    replay = settings.cache_events_replay_zmq
     try:
         async with publishing(feeds, keys.cache_owners, endpoint, replay, settings.cache_events_topic):
             yield

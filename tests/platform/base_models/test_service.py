@@ -154,6 +154,23 @@ async def test_it_is_loaded_asked_listed_and_unloaded(loading: Loading) -> None:
     assert told == ["model.loading", "model.loaded", "model.unloading", "model.unloaded"]
 
 
+async def test_who_follows_the_cache_of_one_that_is_unloaded_is_let_go(loading: Loading) -> None:
+    await loading.post()
+    await loading.until("ready")
+    services = loading.house.services
+    group = services.groups.named("second")
+    assert group is not None
+    feed = services.insight.cache_feeds.of(group.engine.replicas[0])
+    following = asyncio.create_task(_all(feed.follow(None, snapshot=True)))
+    await loading.house.until(lambda: feed._listeners)
+    assert (await loading.house.http.delete("/api/v1/models/second")).status_code == 204
+    assert await asyncio.wait_for(following, 30)
+
+
+async def _all(feed: AsyncIterator[Any]) -> list[Any]:
+    return [events async for events in feed]
+
+
 async def test_unloading_ends_what_outlasts_the_drain_with_a_typed_error_and_nothing_else(loading: Loading) -> None:
     await loading.post()
     await loading.until("ready")

@@ -27,7 +27,7 @@ ASKED = {"model": "base", "prompt": list(range(40)), "max_tokens": 2}
 
 def routed(house: House, fleet: Fleet) -> None:
     behind(house, fleet)
-    house.services.insight = Insight(fleet, "base")
+    house.services.insight = Insight(house.services.groups)
     fleet._router.observer = house.services.metrics.of("base").router
 
 

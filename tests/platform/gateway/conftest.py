@@ -95,7 +95,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             usage=FakeLedger(),
             shadows=Shadows(registry.rollouts, registry.lease),
             webhooks=SimpleNamespace(),
-            insight=Insight(handle, "base", drift=Drift(readers(groups))),
+            insight=Insight(groups, drift=Drift(readers(groups))),
             contexts=Contexts(SimpleNamespace()),
         )
         app = create_app(services)

@@ -295,13 +295,12 @@ class FakeRegistry:
         shapes = (self.shapes.get(name) for name, known in self.digests.items() if known == digest)
         return next((shape.kv_reach for shape in shapes if shape and shape.kv_reach), KvReach(digest))
 
-    @property
-    def base(self) -> BaseModel:
-        sites = {
-            name: Site(name, k, n, layer)
-            for name, k, n, layer in (("model.layers.0.q", 8, 16, 0), ("lm_head", 8, 99, None))
-        }
-        return BaseModel("base", "LlamaForCausalLM", BASE_DIGEST, 1, sites)
+    def base_of(self, digest: str) -> BaseModel:
+        """Of another base model than the default one the layer is twice as wide."""
+        width = 16 if digest == BASE_DIGEST else 32
+        layers = (("model.layers.0.q", 8, width, 0), ("lm_head", 8, 99, None))
+        sites = {name: Site(name, k, n, layer) for name, k, n, layer in layers}
+        return BaseModel("base", "LlamaForCausalLM", digest, 1, sites)
 
     def require_free(self, names: Sequence[str]) -> None:
         if any(name in self.digests for name in names):

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tests.platform.gateway.house import ADMIN, BASE_DIGEST, READY, TENANT, FakeClient, House
 
 from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, EngineStats, Fatal
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
@@ -68,6 +69,12 @@ async def bases(
         yield house, client
     await house.services.grammars.close()
     await grammars.close()
+
+
+def other_of(house: House) -> Group:
+    group = house.services.groups.named("other")
+    assert group is not None
+    return group
 
 
 def chat(model: str, **more: Any) -> dict[str, Any]:
@@ -158,9 +165,7 @@ async def test_a_base_without_engines_has_no_metrics_of_them(bases: tuple[House,
     """What does not run on purpose must not look like what has failed."""
     house, _ = bases
     await house.post("/v1/completions", {"model": "other", "prompt": "abc", "max_tokens": 5})
-    group = house.services.groups.named("other")
-    assert group is not None
-    (replica,) = group.engine.replicas
+    (replica,) = other_of(house).engine.replicas
     replica.retired = True  # type: ignore[misc]
     page = (await house.http.get("/metrics")).text
     assert 'multiflora_engine_state{model_name="base"' in page
@@ -209,6 +214,124 @@ async def test_each_bases_cache_can_be_looked_at_and_steered(bases: tuple[House,
         assert steered.status_code in (200, 204), steered.text
     assert [action for action, _ in client.cache_calls] == ["report", "tokens", "pin", "unpin", "drop", "trace"]
     assert [action for action, _ in house.engine.cache_calls] == ["report"]
+
+
+@pytest.mark.parametrize("model", ["other", "poet"])
+async def test_each_bases_cache_tells_its_own_events(bases: tuple[House, FakeClient], model: str) -> None:
+    house, client = bases
+    block = b"b" * 32
+    client.cache_reply = CacheReply(0, held=[CacheChange(block)])
+
+    async def events(**query: Any) -> list[tuple[str, list[str]]]:
+        answer = await house.http.get("/api/v1/cache/events", params={"snapshot": True, **query})
+        assert answer.status_code == 200, answer.text
+        return [(item["type"], item["hashes"]) for item in answer.json()["items"]]
+
+    assert await events() == [("cleared", [])]
+    assert await events(model=model) == [("cleared", []), ("stored", [block.hex()])]
+    assert await events(model=model, replica="other-0") == await events(model=model)
+    none = await house.http.get("/api/v1/cache/events", params={"model": model, "replica": "0"})
+    assert none.status_code == 404
+
+
+async def test_what_would_fit_is_asked_of_each_bases_engines(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    client.ready = replace(OTHER_READY, num_blocks=3)
+    body = {"ranks": [4], "context_tokens": 64}
+    answers = [(await house.http.post("/api/v1/capacity", params=q, json=body)).json() for q in ({}, {"model": "poet"})]
+    assert [one["blocks"] for one in answers] == [READY.num_blocks, 3]
+    assert [one["fits_context"] for one in answers] == [True, False]
+    assert [one["adapter_bytes"] for one in answers] == [4 * (8 + 16) * 4, 4 * (8 + 32) * 4]
+    client.ready = None
+    (replica,) = other_of(house).engine.replicas
+    replica.supervisor.state = "stopped"  # type: ignore[attr-defined]
+    away = await house.http.post("/api/v1/capacity", params={"model": "other"}, json=body)
+    assert (away.status_code, away.json()["detail"]) == (503, "The engine is not ready; it is stopped.")
+
+
+async def test_gauges_and_tokens_are_told_for_each_base_and_together(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    house.engine.stats = EngineStats(running=1, num_blocks=10, free_blocks=9)
+    client.stats = EngineStats(running=2, waiting=3, num_blocks=8, free_blocks=2)
+    for model in ("base", "other"):
+        await house.post("/v1/completions", {"model": model, "prompt": "abc", "max_tokens": 50})
+    house.services.insight._end_second(at_drift=False)
+    (point,) = (await house.http.get("/api/v1/series")).json()["points"]
+    assert (point["running"], point["waiting"], point["kv_use"]) == (3, 3, 0.75)
+    of_both = [(one["running"], one["kv_blocks"], one["kv_blocks_used"]) for one in point["by_base"].values()]
+    assert list(point["by_base"]) == ["base", "other"]
+    assert of_both == [(1, 10, 1), (2, 8, 6)]
+    assert point["by_model"].keys() == {"base", "other"}, "tokens of no adapter are their base model's"
+    (replica,) = other_of(house).engine.replicas
+    replica.retired = True  # type: ignore[misc]
+    house.services.insight._end_second(at_drift=False)
+    assert list((await house.http.get("/api/v1/series")).json()["points"][-1]["by_base"]) == ["base"]
+
+
+async def test_an_engine_of_any_base_that_dies_is_an_alert_and_one_that_idles_is_none(
+    bases: tuple[House, FakeClient],
+) -> None:
+    house, _ = bases
+    (replica,) = other_of(house).engine.replicas
+    replica.supervisor.state = "restarting"  # type: ignore[attr-defined]
+    assert [alert.id for alert in house.services.insight.look()] == ["engine other-0"]
+    replica.retired = True  # type: ignore[misc]
+    assert house.services.insight.look() == []
+
+
+async def test_readiness_tells_of_each_base_whom_it_concerns(bases: tuple[House, FakeClient]) -> None:
+    """Without a key there are no names; what the server says of itself is the default base model's."""
+    house, client = bases
+
+    async def told(status: int = 200, **headers: str) -> Any:
+        answer = await house.http.get("/health/ready", headers=headers)
+        assert answer.status_code == status
+        return answer.json()
+
+    assert await told() == {"status": "ready", "models": {"base": "ready", "other": "ready"}}
+    client.ready, other_of(house).waker = None, SlowWaker(client)
+    assert (await told())["models"] == {"base": "ready", "other": "idle"}
+    assert await told(Authorization="Bearer wrong") == {"status": "ready"}
+    house.services.keys.set_policy(TENANT, allowed_adapters=("base",))
+    assert (await told(Authorization=f"Bearer {TENANT}"))["models"] == {"base": "ready"}
+    house.engine.ready, house.supervisor.state = None, "restarting"
+    assert await told(503) == {"status": "restarting", "models": {"base": "restarting", "other": "idle"}}
+
+
+async def test_warming_a_sleeping_base_wakes_it(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    group = other_of(house)
+    client.ready, waker = None, SlowWaker(client)
+    group.waker = waker
+    waiting = asyncio.create_task(house.post("/api/v1/cache:warm", {"model": "poet", "prompt": "abcdef"}))
+    await house.until(lambda: waker.asked)
+    assert group.in_flight == 1, "or its engines might end again before it is computed"
+    waker.may_start.set()
+    assert (await waiting).status_code == 200
+    (request,) = client.requests
+    assert client.tokenizer.decode(request.prompt_token_ids) == "abcdef"
+    assert group.in_flight == 0
+
+
+async def test_an_engine_of_any_base_is_profiled(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    for replica, status in (("other-0", 202), ("none", 404)):
+        client.profile_ends.set()
+        answer = await house.http.post("/api/v1/profile", json={"kind": "python", "replica": replica})
+        assert answer.status_code == status, answer.text
+        await house.until(lambda: client.profiled)
+    assert not house.engine.profiled
+    await house.services.insight.profiles.close()
+
+
+async def test_why_the_cache_had_no_more_goes_by_the_blocks_of_the_base(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    client.ready = replace(OTHER_READY, block_size=2)
+    reasons = []
+    for model in ("base", "other"):
+        asked = {"model": model, "prompt": "abcdef", "max_tokens": 1}
+        reasons.append((await house.post("/v1/completions", asked)).headers["x-cache-reason"])
+    assert reasons == ["too_short", "none"]
 
 
 async def test_a_cache_of_no_base_is_refused(bases: tuple[House, FakeClient]) -> None:
@@ -261,9 +384,7 @@ async def test_a_base_that_is_gone_is_a_404_with_its_adapters_and_the_other_answ
     bases: tuple[House, FakeClient],
 ) -> None:
     house, client = bases
-    groups = house.services.groups
-    group = groups.named("other")
-    assert group is not None
+    groups, group = house.services.groups, other_of(house)
     client.pace = 0.01
     running = asyncio.create_task(house.post("/v1/chat/completions", chat("poet")))
     await house.until(lambda: client.told)
@@ -278,8 +399,7 @@ async def test_a_base_that_is_gone_is_a_404_with_its_adapters_and_the_other_answ
 
 async def test_the_first_request_of_a_sleeping_base_wakes_it_and_is_answered(bases: tuple[House, FakeClient]) -> None:
     house, client = bases
-    group = house.services.groups.named("other")
-    assert group is not None
+    group = other_of(house)
     client.ready, waker = None, SlowWaker(client)
     group.waker = waker
     waiting = [asyncio.create_task(house.post("/v1/chat/completions", chat("other"))) for _ in range(3)]
@@ -293,8 +413,7 @@ async def test_the_first_request_of_a_sleeping_base_wakes_it_and_is_answered(bas
 
 async def test_who_does_not_want_to_wait_for_it_is_told_to_come_back(bases: tuple[House, FakeClient]) -> None:
     house, client = bases
-    group = house.services.groups.named("other")
-    assert group is not None
+    group = other_of(house)
     client.ready, group.waker = None, SlowWaker(client)
     late = await house.post("/v1/chat/completions", chat("other"), **{"X-Request-Timeout": "0.05"})
     assert (late.status_code, late.json()["error"]["code"]) == (503, "model_loading")
@@ -304,8 +423,7 @@ async def test_who_does_not_want_to_wait_for_it_is_told_to_come_back(bases: tupl
 
 async def test_why_it_cannot_be_loaded_is_told(bases: tuple[House, FakeClient]) -> None:
     house, client = bases
-    group = house.services.groups.named("other")
-    assert group is not None
+    group = other_of(house)
     client.ready, waker = None, SlowWaker(client)
     group.waker = waker
     waker.fails = True

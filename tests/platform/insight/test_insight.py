@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 from tests.platform.fleet.lines import Line, a_request, fleet_of
@@ -25,14 +26,15 @@ class Asking:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.insight = Insight(fleet, "base")
+        self.base = SimpleNamespace(name="base", engine=fleet)
+        self.insight = Insight([self.base])
 
     def send(self, id: str) -> None:
         request = a_request(id, PROMPT)
         self.stream = self.fleet.generate(request)
         facts = PromptFacts(id, 0.0, None, "base", None, 0, None, "/v1/completions", False, len(PROMPT))
         body = CompletionRequest(model="base", prompt="x")
-        self.watches = self.insight.follow_prompt(facts, request, body, self.fleet)
+        self.watches = self.insight.follow_prompt(facts, request, body, self.base)
 
     def starts(self, id: str) -> str:
         """The reason of its miss."""

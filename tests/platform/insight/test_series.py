@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
-from multiflora_platform.insight.series import OTHER, Gauges, Series
+from multiflora_platform.insight.series import OTHER, EngineGauges, Gauges, Series
 
-IDLE = Gauges(0, 0, 0.0, 0, 0, 1000, 2000, None)
+IDLE = Gauges({}, 1000)
+
+
+def of(**gauges: Any) -> Gauges:
+    return Gauges({"base": EngineGauges(**gauges)}, 1000)
 
 
 def test_a_second_has_its_rates_and_quantiles() -> None:
@@ -18,13 +22,13 @@ def test_a_second_has_its_rates_and_quantiles() -> None:
     series.generated("base", 2, 0.04)
     series.ended(is_error=False)
     series.ended(is_error=True)
-    point = series.tick(50.0, replace(IDLE, running=2, waiting=1, kv_use=0.5, cache_queries=200, cache_hits=50))
+    point = series.tick(50.0, of(running=2, waiting=1, kv_blocks=8, kv_blocks_used=4, cache_queries=200, cache_hits=50))
     assert (point.at, point.tokens_per_second, point.prompt_tokens_per_second) == (50.0, 6.0, 1000.0)
     assert (point.ttft_p50, point.ttft_p95, point.itl_p50, point.itl_p95) == (0.5, 0.95, 0.04, 0.04)
     assert (point.requests, point.errors, point.running, point.waiting, point.kv_use) == (2, 1, 2, 1, 0.5)
     assert point.cache_hit_rate == 0.25
     assert point.by_model == {"sql": 4.0, "base": 2.0}
-    empty = series.tick(51.0, replace(IDLE, cache_queries=200, cache_hits=50))
+    empty = series.tick(51.0, of(cache_queries=200, cache_hits=50))
     assert (empty.tokens_per_second, empty.ttft_p50, empty.cache_hit_rate, empty.requests) == (0.0, None, None, 0)
 
 
@@ -43,8 +47,31 @@ def test_minutes_reach_further_back_than_seconds() -> None:
 
 def test_a_restarted_engine_counts_anew() -> None:
     series = Series()
-    series.tick(1.0, replace(IDLE, cache_queries=1000, cache_hits=500))
-    assert series.tick(2.0, replace(IDLE, cache_queries=10, cache_hits=9)).cache_hit_rate == 0.9
+    series.tick(1.0, of(cache_queries=1000, cache_hits=500))
+    assert series.tick(2.0, of(cache_queries=10, cache_hits=9)).cache_hit_rate == 0.9
+
+
+def test_base_models_are_told_apart_and_together() -> None:
+    one = EngineGauges(1, 2, 100, 25, 1000, 500, engine_bytes=7, cache_bytes=3)
+    other = EngineGauges(3, 4, 10, 8, 40, 10, engine_bytes=5, device_bytes=6, cache_bytes=2)
+    point = Series().tick(1.0, Gauges({"one": one, "other": other}, 1000))
+    assert (point.running, point.waiting, point.engine_bytes, point.device_bytes) == (4, 6, 12, 6)
+    assert (point.host_bytes, point.cache_bytes) == (1012, 5)
+    assert point.kv_use == 0.8, "of the one whose cache is the fullest"
+    assert point.by_base == {"one": one.shown, "other": other.shown}
+    assert (point.by_base["one"].kv_blocks_used, point.by_base["other"].engine_bytes) == (25, 5)
+
+
+def test_a_base_model_that_comes_and_goes_counts_its_own_tokens() -> None:
+    """What it counted before is no difference to what the others count after."""
+    series, one = Series(), EngineGauges(cache_queries=1000, cache_hits=100)
+    both = {"one": one, "other": EngineGauges(cache_queries=500, cache_hits=500)}
+    rates = [series.tick(float(at), Gauges(bases, 0)).cache_hit_rate for at, bases in enumerate((both, {"one": one}))]
+    back = {
+        "one": EngineGauges(cache_queries=1010, cache_hits=101),
+        "other": EngineGauges(cache_queries=10, cache_hits=9),
+    }
+    assert [*rates, series.tick(2.0, Gauges(back, 0)).cache_hit_rate] == [0.4, None, 0.5]
 
 
 def test_many_models_share_one_line() -> None:

@@ -25,7 +25,7 @@ async def get(house: House, status: int = 200, **query: Any) -> Any:
 
 
 def tell(house: House, *changes: CacheChange) -> None:
-    house.services.insight.cache_feeds["0"].changed(list(changes))
+    house.services.insight.cache_feeds.of(house.services.engine.replicas[0]).changed(list(changes))
     house.engine.cache_followers.count += len(changes)
 
 
@@ -75,7 +75,7 @@ async def test_bad_values_are_refused(house: House, query: dict[str, Any]) -> No
 
 async def test_the_live_feed_has_ids_outside_of_snapshots_and_a_client_that_comes_again_goes_on(house: House) -> None:
     house.engine.cache_reply = HELD
-    feed = house.services.insight.cache_feeds["0"]
+    feed = house.services.insight.cache_feeds.of(house.services.engine.replicas[0])
 
     async def turns() -> None:
         for _ in range(20):

@@ -376,7 +376,7 @@ async def test_an_adapters_numbers_are_its_own_however_busy_others_are(house: Ho
     request = house.engine.requests[-1]
     for i in range(2100):
         facts = PromptFacts(f"r{i}", time.time(), None, "base", None, 0, None, CHAT, False, 9)
-        for watch in insight.follow_prompt(facts, request, msgspec.Struct(), house.services.engine):
+        for watch in insight.follow_prompt(facts, request, msgspec.Struct(), house.services.groups.default):
             watch.ended("ok", None)
     assert all(row["adapter"] is None for row in (await get(house, "requests?limit=1000"))["items"])
     answer = await get(house, "activity")

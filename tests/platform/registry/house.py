@@ -185,7 +185,7 @@ class House:
             usage=self.usage,
             webhooks=self.webhooks,
             engine=engine,
-            insight=Insight(engine, "base"),
+            insight=Insight(groups),
             settings=Settings(data_dir=self.data),
             setting_sources={},
             state=engine.state,

@@ -29,8 +29,6 @@ class Answers:
     replicas: Sequence[Row] | None = None
     points: Sequence[Row] | None = None
     """Of the series: the last RATE_SECONDS, oldest first."""
-    blocks_of_one: int | None = None
-    """KV blocks of one engine of the default base model."""
     alerts: Sequence[Row] | None = None
     requests: Sequence[Row] | None = None
     """Those that run, and those that ended in the last WINDOW_SECONDS."""
@@ -70,7 +68,7 @@ class LiveRequest:
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
     """None: not told. Rates are means of the last RATE_SECONDS; quantiles and the hit rate are of the last
-    WINDOW_SECONDS, and None too when nothing happened. KV blocks are those of the default base model's engines."""
+    WINDOW_SECONDS, and None too when nothing happened. KV blocks are those of all engines."""
 
     url: str
     at: float
@@ -101,7 +99,7 @@ def numbers_of(answers: Answers) -> Numbers:
     prompts = [row for row in requests or () if _is_prompt(row)]
     begun = [row for row in prompts if _first_token_at(row) > answers.now - WINDOW_SECONDS]
     ttft = sorted(row["ttft"] for row in begun)
-    used, blocks = _kv_blocks(answers)
+    bases = last.get("by_base")
     return Numbers(
         url=answers.url,
         at=answers.now,
@@ -116,8 +114,8 @@ def numbers_of(answers: Answers) -> Numbers:
         waiting=None if replicas is None else sum(row["waiting"] for row in replicas),
         ttft_p50=quantile(ttft, 0.5),
         ttft_p95=quantile(ttft, 0.95),
-        kv_blocks_used=used,
-        kv_blocks=blocks,
+        kv_blocks_used=_sum(bases, "kv_blocks_used"),
+        kv_blocks=_sum(bases, "kv_blocks"),
         cache_hit_rate=_share(begun, "cached_tokens", "prompt_tokens"),
         gateway_bytes=last.get("gateway_bytes"),
         engine_bytes=last.get("engine_bytes"),
@@ -159,14 +157,9 @@ def _share(rows: Iterable[Row], part: str, whole: str) -> float | None:
     return sum(row[part] for row in rows) / wholes if wholes else None
 
 
-def _kv_blocks(answers: Answers) -> tuple[int | None, int | None]:
-    """Used ones, and all. The series tells the used part of all engines of the default base model together."""
-    if not answers.points or answers.blocks_of_one is None or answers.models is None or answers.replicas is None:
-        return None, None
-    default = {row["name"] for row in answers.models if row["is_default"]}
-    engines = sum(row["group"] in default and row["pid"] is not None for row in answers.replicas)
-    blocks = engines * answers.blocks_of_one
-    return round(answers.points[-1]["kv_use"] * blocks), blocks
+def _sum(bases: Mapping[str, Row] | None, name: str) -> int | None:
+    """bases: of each base model whose engines run."""
+    return None if bases is None else sum(base[name] for base in bases.values())
 
 
 def _name(row: Row) -> str:

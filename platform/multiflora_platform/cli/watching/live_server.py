@@ -25,7 +25,6 @@ _PATIENCE = 10.0
 _PAGE = 1000
 _UNKNOWN_KEY = "invalid-api-key"
 _STARTED = re.compile(r"^process_start_time_seconds (\S+)$", re.MULTILINE)
-_SMALLEST_QUESTION = {"ranks": [], "context_tokens": 1, "sequences": 1}
 
 
 class LiveServer:
@@ -45,7 +44,6 @@ class LiveServer:
         points = None if series is None else series["points"]
         at = time.time()
         requests = self._requests(points[-1]["at"] if points else at)
-        capacity = self._told("/api/v1/capacity", "POST", json=_SMALLEST_QUESTION)
         return numbers_of(
             Answers(
                 url=self._arguments.url,
@@ -55,16 +53,15 @@ class LiveServer:
                 models=self._items("/api/v1/models"),
                 replicas=self._items("/api/v1/replicas"),
                 points=points,
-                blocks_of_one=None if capacity is None else capacity["blocks"],
                 alerts=alerts,
                 requests=requests,
             )
         )
 
-    def _told(self, path: str, method: str = "GET", **options: Any) -> Any | None:
+    def _told(self, path: str, **options: Any) -> Any | None:
         """None: this key is not told it, or the server cannot tell it now. Raises as `look`."""
         try:
-            return call(self._arguments, method, path, timeout=_PATIENCE, **options).json()
+            return call(self._arguments, "GET", path, timeout=_PATIENCE, **options).json()
         except CommandError as error:
             if error.code == ExitCode.UNREACHABLE or error.slug == _UNKNOWN_KEY:
                 raise

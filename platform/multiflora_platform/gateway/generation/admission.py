@@ -26,7 +26,7 @@ from multiflora_platform.gateway.generation.model_resolution import (
     resolve_model,
 )
 from multiflora_platform.gateway.schemas.requests import EngineRequest
-from multiflora_platform.groups import Groups
+from multiflora_platform.groups import Group, Groups
 from multiflora_platform.registry.errors import SourceRefused, VersionRejected
 from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.service import Registry
@@ -155,16 +155,20 @@ class Admission:
 
     async def wake(self, patience: float) -> None:
         """Waits for the group's engines, so many seconds or until the deadline. Raises ApiError."""
-        waker, name = self.group.waker, self.group.name
-        assert waker is not None, "a group without one is ready or refused"
         until = self.arrival + patience if self.deadline is None else min(self.arrival + patience, self.deadline)
-        try:
-            await asyncio.wait_for(waker.wake(), max(0.0, until - time.time()))
-        except TimeoutError:
-            raise unavailable(f"The base model {name!r} is being loaded; try again.", "model_loading") from None
-        except EngineFailed as error:
-            raise unavailable(f"The base model {name!r} cannot be loaded: {error.message}") from None
+        await wake(self.group, until - time.time())
         self.fingerprint = ready_fingerprint(self.resolved)
+
+
+async def wake(group: Group, patience: float) -> None:
+    """Waits for the engines of a group that is asleep, so many seconds. Raises ApiError."""
+    assert group.waker is not None, "a group without one is ready or refused"
+    try:
+        await asyncio.wait_for(group.waker.wake(), max(0.0, patience))
+    except TimeoutError:
+        raise unavailable(f"The base model {group.name!r} is being loaded; try again.", "model_loading") from None
+    except EngineFailed as error:
+        raise unavailable(f"The base model {group.name!r} cannot be loaded: {error.message}") from None
 
 
 def _deadline(timeout: str | None, arrival: float) -> float | None:

@@ -165,7 +165,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     metrics, savings = parts.metrics.of(admission.group.name), insight.savings[admission.group.base_digest]
     observers: list[Observer] = [
         metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
-        *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body, admission.group.engine),
+        *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body, admission.group),
         # Behind insight, which learns from this prompt what a token takes.
         Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, savings.seconds_per_token),
     ]

@@ -21,7 +21,8 @@ ALERTS = [{"id": "engine", "severity": "error", "title": "The engine restarts.",
 
 def point(at: float = NOW, **fields: Any) -> dict[str, Any]:
     rates = {"requests": 3, "errors": 0, "tokens_per_second": 1200.0}
-    return {"at": at, **rates, "kv_use": 0.25, "gateway_bytes": 161_000_000, "engine_bytes": None, **fields}
+    bases = {"base": {"kv_blocks": 1600, "kv_blocks_used": 480}, "other": {"kv_blocks": 400, "kv_blocks_used": 20}}
+    return {"at": at, **rates, "by_base": bases, "gateway_bytes": 161_000_000, "engine_bytes": None, **fields}
 
 
 def prompt(id: str, adapter: str | None = "sql", ended: float | None = 1.0, **fields: Any) -> dict[str, Any]:
@@ -53,7 +54,6 @@ def answers(*requests: dict[str, Any], **fields: Any) -> Answers:
         "models": MODELS,
         "replicas": REPLICAS,
         "points": [point(NOW - 1, requests=1, errors=1), point()],
-        "blocks_of_one": 1000,
         "alerts": ALERTS,
         "requests": list(requests),
     }

@@ -35,7 +35,7 @@ def test_rates_are_means_and_what_runs_is_of_all_engines() -> None:
     assert (numbers.at, numbers.up_seconds) == (NOW, 3661.0), "by the server's clock"
 
 
-def test_kv_blocks_are_those_of_the_default_models_engines() -> None:
+def test_kv_blocks_are_those_of_all_base_models_that_run() -> None:
     numbers = numbers_of(answers())
     assert (numbers.kv_blocks_used, numbers.kv_blocks) == (500, 2000)
 
@@ -73,7 +73,7 @@ def test_what_is_not_told_is_none() -> None:
 def test_a_server_that_has_just_started_has_no_rates() -> None:
     numbers = numbers_of(answers(points=[]))
     assert (numbers.requests_per_second, numbers.kv_blocks, numbers.gateway_bytes) == (None, None, None)
-    assert numbers_of(answers(points=[point()], replicas=[])).kv_blocks == 0
+    assert numbers_of(answers(points=[point(by_base={})])).kv_blocks == 0
 
 
 @pytest.mark.parametrize(

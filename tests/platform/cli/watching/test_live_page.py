@@ -57,7 +57,7 @@ def test_columns_stand_below_each_other_whatever_the_names_are() -> None:
 
 
 def test_an_empty_server_has_a_page() -> None:
-    lines = lines_of(answers(models=[], replicas=[], points=[], alerts=[], blocks_of_one=None))
+    lines = lines_of(answers(models=[], replicas=[], points=[], alerts=[]))
     assert lines[1:] == ["running 0  waiting 0", "", "the last 60 s; rates above: 10 s", lines[-1]]
     assert "ADAPTER" in lines[-1]
 

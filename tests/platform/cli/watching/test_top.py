@@ -33,7 +33,6 @@ ANSWERS: dict[str, Any] = {
     "/api/v1/models": {"items": MODELS},
     "/api/v1/replicas": {"items": REPLICAS},
     "/api/v1/series": {"points": [point()]},
-    "/api/v1/capacity": {"blocks": 1000},
 }
 
 

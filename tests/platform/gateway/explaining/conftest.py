@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from tests.platform.gateway.conftest import make_house
-from tests.platform.gateway.house import END, READY, House
+from tests.platform.gateway.house import BASE_DIGEST, END, READY, House
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -63,8 +63,8 @@ class Blocks:
 
     def _hashes(self, request) -> list[bytes]:  # type: ignore[no-untyped-def]
         reach = self.reaches.get(request.adapter_digest, KvReach(request.adapter_digest))
-        base, ids = self._house.registry.base.digest, request.prompt_token_ids
-        return prompt_hashes(base, reach, request.cache_salt, ids, BLOCK)
+        ids = request.prompt_token_ids
+        return prompt_hashes(BASE_DIGEST, reach, request.cache_salt, ids, BLOCK)
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ async def test_a_deadline_within_a_stream_is_an_error_frame(house: House) -> Non
 async def test_it_is_not_ready_before_the_adapters_of_its_start_are_there(house: House) -> None:
     house.services.seeding = True
     answer = await house.http.get("/health/ready")
-    assert (answer.status_code, answer.json()) == (503, {"status": "starting"})
+    assert (answer.status_code, answer.json()) == (503, {"status": "starting", "models": {"base": "starting"}})
     house.services.seeding = False
     assert (await house.http.get("/health/ready")).status_code == 200
 
@@ -95,7 +95,7 @@ async def test_without_an_engine_everything_says_503(house: House) -> None:
     assert int(response.headers["retry-after"]) >= 1
     for path in ("/health", "/health/ready"):
         health = await house.http.get(path)
-        assert (health.status_code, health.json()) == (503, {"status": "restarting"})
+        assert (health.status_code, health.json()["status"]) == (503, "restarting")
     assert (await house.http.get("/health/live")).status_code == 200
     assert (await house.http.get("/v1/models")).status_code == 200
     assert (await house.http.get("/metrics")).status_code == 200
@@ -116,7 +116,7 @@ async def test_draining_lets_streams_end_and_refuses_new_requests(house: House) 
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
     assert "retry-after" in refused.headers
     ready = await house.http.get("/health/ready")
-    assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+    assert (ready.status_code, ready.json()) == (503, {"status": "draining", "models": {"base": "draining"}})
     assert (await house.http.get("/health/live")).status_code == 200
     assert (await running)[-1] == "[DONE]"
     await asyncio.wait_for(drain, 30)

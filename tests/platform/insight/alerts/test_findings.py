@@ -9,10 +9,14 @@ import msgspec
 import pytest
 
 from multiflora_platform.insight.alerts.findings import Thresholds, engine_findings, memory_findings, traffic_findings
-from multiflora_platform.insight.series import Gauges, Series
+from multiflora_platform.insight.series import EngineGauges, Gauges, Series
 
-IDLE = Gauges(0, 0, 0.0, 0, 0, 1000, 2000, None)
+IDLE = Gauges({"base": EngineGauges(engine_bytes=2000)}, 1000)
 THRESHOLDS = Thresholds(waiting=5, waiting_seconds=30, error_rate=0.05, cache_thrash=0.25, memory_growth=0.2)
+
+
+def waits(sequences: int) -> Gauges:
+    return Gauges({"base": EngineGauges(waiting=sequences)}, 1000)
 
 
 def found(series: Series, thresholds: Thresholds = THRESHOLDS) -> list[str]:
@@ -26,14 +30,14 @@ def found(series: Series, thresholds: Thresholds = THRESHOLDS) -> list[str]:
 def test_requests_that_wait_for_long(before: int, seconds: int, waiting: int, expected: list[str]) -> None:
     series = Series()
     for second, now in enumerate([before] + [waiting] * seconds):
-        series.tick(float(second), replace(IDLE, waiting=now))
+        series.tick(float(second), waits(now))
     assert found(series) == expected
 
 
 def test_one_second_without_a_queue_begins_anew() -> None:
     series = Series()
     for second in range(60):
-        series.tick(float(second), replace(IDLE, waiting=0 if second == 31 else 50))
+        series.tick(float(second), waits(0 if second == 31 else 50))
     assert found(series) == []
     assert found(series, replace(THRESHOLDS, waiting_seconds=10)) == ["waiting"]
 
