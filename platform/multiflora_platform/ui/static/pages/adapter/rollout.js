@@ -62,7 +62,7 @@ function Observed({ rollout, path, mine, onChange, children }) {
     </tbody></table>
     <${Curves} rollout=${rollout} path=${path} />
     <${Export} name="rollout" columns=${COLUMNS} rows=${arms} />
-    ${shadow && html`<p class="small muted">Shadow: ${count(shadow.requests)} requests, ${count(shadow.exact)} of ${count(shadow.compared)} answers equal, agreement ${percent(shadow.agreement)}, ${rate(shadow.latency_ratio)}× the time.</p>`}
+    ${shadow?.requests > 0 && html`<p class="small muted">Shadow: ${count(shadow.requests)} requests, ${count(shadow.exact)} of ${count(shadow.compared)} answers equal, agreement ${percent(shadow.agreement)}, ${rate(shadow.latency_ratio)}× the time.</p>`}
     ${rollout.state === "running" && html`<p class="small">${few ? `${samples} of ${rollout.min_samples} samples; until then neither errors nor times are judged.` : `${samples} samples: judged by its bounds.`}${next && ` Goes on to ${next}% by itself, ${seconds(rollout.step_seconds)} at each step at least.`}</p>`}
     ${asking && html`<${Dialog} title=${`Promote v${rollout.candidate} already?`} onClose=${() => setAsking(false)}><p>It has had ${samples} of ${rollout.min_samples} requests: too few to tell whether it is worse than v${rollout.stable}. You can undo it afterwards.</p>
       <footer><button class="button" onClick=${() => setAsking(false)}>Wait</button><button class="button primary" onClick=${() => { setAsking(false); promote(); }}>Promote anyway</button></footer><//>`}
