@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 from gpu.catalogue import ENGINE
 from gpu.kernel_cache import PACKED, own_cache, settle
 
-_ON_GPU = re.compile(r"mark\.gpu|kernel_device")
+_ON_GPU = re.compile(r"mark\.gpu|mark\.kernel|kernel_device")
 _FIRST = ("tests/engine/parity", "tests/kernels/attention")
 _ENGINE_NEEDS = (*ENGINE, "transformers", "peft")
 _PLUGINS = {"xdist": "xdist.plugin", "pytest_timeout": "pytest_timeout", "hypothesis": "_hypothesis_pytestplugin"}

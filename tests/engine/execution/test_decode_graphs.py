@@ -156,16 +156,16 @@ def test_an_adapter_that_brings_new_tensors_gets_graphs_that_see_them(
 
 
 def decode_arrays(size: int, runs: AdapterRuns) -> StepArrays:
-    """Sequences of one token each."""
-    zeros, ones = np.zeros(size, np.int64), np.ones(size, np.int32)
+    """Sequences in blocks of 16 of their own, the first with one token, each other with one more."""
+    numbers = np.arange(size)
     return StepArrays(
-        token_ids=zeros,
+        token_ids=5 + numbers,
         token_sources=None,
-        positions=zeros,
-        kv_slots=zeros,
+        positions=numbers,
+        kv_slots=16 * numbers + numbers,
         query_starts=np.arange(size + 1, dtype=np.int32),
-        context_lens=ones,
-        block_tables=np.zeros((size, 1), np.int32),
+        context_lens=(1 + numbers).astype(np.int32),
+        block_tables=numbers.astype(np.int32)[:, None],
         shortest=1,
         longest=1,
         adapter_runs=runs,

@@ -26,7 +26,7 @@ def card() -> Iterator[FakeCard]:
         yield card
 
 
-def start() -> Traffic:
+def start(max_loras: int = 4) -> Traffic:
     """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere."""
     model = model_config(TINY)
     weights = random_weights(model, torch.bfloat16, torch.device("cuda"))
@@ -36,7 +36,7 @@ def start() -> Traffic:
         return zero_adapter(base.sites.values(), 8, weights.dtype, has_vectors=digest == "dora")
 
     sizes = {"kv_cache_memory": 8 << 20, "max_num_seqs": 4, "max_num_batched_tokens": 256, "max_model_len": 512}
-    config = EngineConfig(model_path="", artifact_root="", device="cuda", max_loras=4, max_lora_rank=16, **sizes)
+    config = EngineConfig(model_path="", artifact_root="", device="cuda", max_loras=max_loras, max_lora_rank=8, **sizes)
     return Traffic(assemble_engine(config, model, weights, base, load))
 
 
@@ -53,6 +53,27 @@ def test_all_kernels_are_there_before_the_first_request(card: FakeCard) -> None:
     compiled = set(card.forms)
     serve(traffic)
     assert {name for name, *_ in card.forms - compiled} == set()
+    assert card.races == []
+
+
+def test_adapters_that_take_turns_in_one_slot_race_with_nothing(card: FakeCard) -> None:
+    """In pieces, while the base decodes and the step before still reads what is overwritten."""
+    traffic = start(max_loras=1)
+    residency = traffic.built.residency
+    residency._bytes_per_poll = 50_000
+    for digest in ("plain", "dora", "plain"):
+        traffic.add(3, 30)
+        traffic.add(17, 4, digest)
+    traffic.drain()
+    assert residency.evictions >= 1
+    residency.load("dora")
+    for _ in range(200):
+        residency.poll()
+        residency.wait(0.01)
+        if residency.state("dora") not in ("disk", "loading"):
+            break
+    residency.unload("dora")
+    serve(traffic)
     assert card.races == []
 
 
