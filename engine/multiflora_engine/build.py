@@ -45,6 +45,7 @@ from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
 from multiflora_engine.residency.adapter_loader import AdapterLoader
 from multiflora_engine.residency.adapter_residency import AdapterResidency
+from multiflora_engine.residency.missing_artifacts import MissingArtifacts
 from multiflora_engine.sampling.grammar_masks import GrammarMasks, load_grammar_masks
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_engine.scheduling.config import SchedulerConfig
@@ -76,6 +77,8 @@ class BuiltEngine:
     """None where the model has no tokenizer that grammars could be matched with."""
     offloading: Offloading | None
     """None where no copies of KV blocks are kept."""
+    artifacts: MissingArtifacts
+    """What it asks for where this host lacks an adapter's files."""
     leader: Leader | None = None
     """Of the other ranks that compute the model with this process; None: it does so alone."""
 
@@ -164,9 +167,10 @@ def _build(
     folder = Path(config.model_path)
     grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
     leader = None if ranks is None else Leader(ranks, loaded.load_adapter)
+    artifacts = MissingArtifacts(ArtifactStore(Path(config.artifact_root)))
     with memory_errors_explained():
         return assemble_engine(
-            config, model, loaded.weights, loaded.base, loaded.load_adapter, grammars, progress, leader
+            config, model, loaded.weights, loaded.base, loaded.load_adapter, grammars, progress, leader, artifacts
         )
 
 
@@ -208,9 +212,11 @@ def assemble_engine(
     grammars: GrammarMasks | None = None,
     progress: Progress = _silent,
     leader: Leader | None = None,
+    artifacts: MissingArtifacts | None = None,
 ) -> BuiltEngine:
     """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own. leader:
-    where model, weights and adapters are the first rank's parts."""
+    where model, weights and adapters are the first rank's parts. artifacts: brings what load_adapter needs; None: that
+    needs none."""
     config = without_graphs(config, model)
     device = weights.device
     use_device(device)
@@ -227,9 +233,10 @@ def assemble_engine(
         device_side = leader.side(device_side)
     runner = device_side.runner
     progress("kv_cache", 1, 1)
+    load = load_adapter if leader is None else leader.loads
     residency = AdapterResidency(
         pool,
-        load_adapter if leader is None else leader.loads,
+        load if artifacts is None else artifacts.before(load),
         config.max_cpu_loras,
         reserved_rows=config.max_lora_rank,
         forget=_forget_nothing if leader is None else leader.loads.forget,
@@ -267,6 +274,7 @@ def assemble_engine(
         ready=ready_report(config, model, weights, pool, device_side, base.digest),
         grammars=grammars,
         offloading=offloading,
+        artifacts=artifacts or MissingArtifacts(),
         leader=leader,
     )
 

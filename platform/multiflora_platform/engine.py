@@ -30,11 +30,12 @@ class UnknownReplica(Exception):
     """There is no replica of this id; ids: those that there are."""
 
     def __init__(self, id: str, ids: Sequence[str]) -> None:
-        super().__init__(f"There is no replica {id[:64]!r}; there is {', '.join(ids)}.")
+        super().__init__(f"There is no replica {id[:64]!r}; there is {', '.join(ids) or 'none'}.")
 
 
 class Life(NamedTuple):
-    """One life of a replica, from a start to its end: what is cached in it is lost with it. epoch: counted from 0."""
+    """One life of a replica, from a start to its end: what is cached in it is lost with it. epoch: a later one's is
+    greater."""
 
     replica: str
     epoch: int
@@ -99,7 +100,8 @@ class ReplicaHandle(EngineCalls, Protocol):
 
     @property
     def epoch(self) -> int:
-        """Which life of it this is, counted from 0: what it cached in an earlier one is lost."""
+        """Which life of it this is, the later the greater: what it cached in an earlier one is lost. Counted from 0,
+        or of an engine on another host, Unix milliseconds of its start."""
 
     @property
     def state(self) -> str:
@@ -142,7 +144,8 @@ class EngineHandle(EngineCalls, Protocol):
 
     @property
     def replicas(self) -> Sequence[ReplicaHandle]:
-        """At least one, always the same ones."""
+        """In the order in which they came. Engines of this server are always the same ones, at least one; those of
+        other hosts come and go."""
 
     def addressed(self, replica: str | None) -> EngineCalls:
         """The replica of this id, or all of them. Raises UnknownReplica."""

@@ -55,6 +55,8 @@ class Services(Traffic):
     """cli, env or file, by setting; `serve` fills it."""
     tracing: Tracing | None = None
     """None where no endpoint for traces is configured."""
+    starts_engines: bool = True
+    """False: a gateway, whose engines are started elsewhere."""
     seeding: bool = False
     """The adapters of the start are still being registered; `serve` ends it."""
     draining: bool = False

@@ -21,6 +21,7 @@ SECRETS = frozenset({"api_key", "hf_token"})
 _RESOLVER = re.compile(r"dir:.+|hf:[A-Za-z0-9][\w.-]{0,60}/\*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
 _ZMQ = r"^(tcp://[^/\s]+:[0-9]{1,5}|ipc://\S+)$"
+_TCP = r"^tcp://[^/\s]+:[0-9]{1,5}$"
 _LARGEST_INTEGER = 2**63 - 1
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -212,6 +213,21 @@ class Settings(BaseModel):
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default SQLite in the data folder")
     data_dir: Path = Field(default_factory=default_data_dir, description="database, artifacts and secrets")
+    secret_file: Path | None = Field(
+        None, description="file of 64 hex digits that hosts share; without it, a secret is made in the data folder"
+    )
+    group: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="name by which gateways find engines that serve the same; default the model's",
+    )
+    listen: str | None = Field(
+        None, pattern=_TCP, description="where `multiflora engine` is reached by gateways, as tcp://10.0.0.5:5570"
+    )
+    advertise: str | None = Field(
+        None, pattern=_TCP, description="the same as gateways see it; default --listen, where that names one address"
+    )
     allow_source_root: Paths = Field((), description="folder below which file:// sources are allowed; repeatable")
     allow_webhook_target: Words = Field((), description="network, as 10.0.0.0/8, that webhooks may reach; repeatable")
     allowed_host: Words = Field((), description="further Host header that is accepted; repeatable")

@@ -25,6 +25,8 @@ from multiflora_engine.protocol.messages import (
     AdapterCommand,
     AdapterMoves,
     AdapterResult,
+    ArtifactPart,
+    ArtifactWanted,
     CacheChanges,
     CacheReply,
     CacheRequest,
@@ -62,6 +64,10 @@ def _no_rescue(stream: TokenStream) -> bool:
     return False
 
 
+def _has_none(wanted: ArtifactWanted) -> ArtifactPart:
+    return ArtifactPart(wanted, is_missing=True)
+
+
 def _no_record(stats: EngineStats) -> None:
     pass
 
@@ -89,7 +95,7 @@ class EngineClient:
     are in memory there, slot or cpu, by digest; known while the cache is followed.
     is_draining: the engine ends once it has answered what it has. rescue: asked for each stream of an engine that is
     gone of which nothing has come; True where another engine has the request now. on_end: told the last statistics of
-    each engine that is gone.
+    each engine that is gone. artifact_part: what an engine gets that lacks an artifact; called on a thread.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -103,6 +109,7 @@ class EngineClient:
         self.is_draining = False
         self.rescue: Callable[[TokenStream], bool] = _no_rescue
         self.on_end: Callable[[EngineStats], None] = _no_record
+        self.artifact_part: Callable[[ArtifactWanted], ArtifactPart] = _has_none
         self._on_event = on_event
         self._line: EngineLine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +120,7 @@ class EngineClient:
         self._adapter_of: dict[str, str] = {}
         # Streams that were left since the event loop's last turn: told in one message.
         self._aborted: list[str] = []
+        self._reading: set[asyncio.Task[None]] = set()
         self._calls: dict[int, asyncio.Future[Answer]] = {}
         self._call_ids = itertools.count(1)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -320,6 +328,10 @@ class EngineClient:
                 self._begin(message)
             case PinnedAdapters(digests):
                 self.pinned = set(digests)
+            case ArtifactWanted():
+                task = asyncio.ensure_future(self._send_artifact(message))
+                self._reading.add(task)
+                task.add_done_callback(self._reading.discard)
             case Draining():
                 self.is_draining = True
             case LoadProgress() | Fatal():
@@ -336,6 +348,11 @@ class EngineClient:
             self.send(AdapterCommand(next(self._call_ids), "pin", digest))
         self.cache_followers.begin()
         self._on_event(welcome.ready)
+
+    async def _send_artifact(self, wanted: ArtifactWanted) -> None:
+        part = await asyncio.to_thread(self.artifact_part, wanted)
+        if self._line is not None:
+            self.send(part)
 
     def _note_places(self, places: dict[str, str], is_all: bool) -> None:
         if is_all:

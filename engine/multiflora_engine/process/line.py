@@ -55,6 +55,7 @@ class EngineLine:
 
     def _connect_safely(self, address: EngineAddress) -> None:
         watch_line(self._socket)
+        self._socket.ipv6 = "[" in address.endpoint
         self._socket.curve_serverkey = address.engine_key.encode()
         self._socket.curve_publickey = address.public_key.encode()
         self._socket.curve_secretkey = address.secret_key.encode()

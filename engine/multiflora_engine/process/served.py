@@ -7,7 +7,14 @@ from typing import Protocol
 
 from multiflora_engine.process.adapter_commands import ManagedAdapters
 from multiflora_engine.protocol.cache_change import CacheChange
-from multiflora_engine.protocol.messages import CacheReply, CacheRequest, EngineStats, Ready
+from multiflora_engine.protocol.messages import (
+    ArtifactPart,
+    ArtifactWanted,
+    CacheReply,
+    CacheRequest,
+    EngineStats,
+    Ready,
+)
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 
 
@@ -35,6 +42,15 @@ class AdministeredCache(Protocol):
     def advance(self) -> list[CacheReply]: ...
 
 
+class WantedArtifacts(Protocol):
+    """`MissingArtifacts`."""
+
+    can_ask: bool
+
+    def take_wanted(self) -> ArtifactWanted | None: ...
+    def deliver(self, part: ArtifactPart) -> None: ...
+
+
 class StepEngine(Protocol):
     """`Engine`."""
 
@@ -57,6 +73,8 @@ class Served(Protocol):
     def engine(self) -> StepEngine: ...
     @property
     def residency(self) -> ManagedAdapters: ...
+    @property
+    def artifacts(self) -> WantedArtifacts: ...
     @property
     def ready(self) -> Ready: ...
     def probe(self, slot: int) -> float: ...

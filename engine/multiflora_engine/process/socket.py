@@ -64,6 +64,7 @@ class EngineSocket:
         line = self._new_line()
         self._lines.append(line)
         watch_line(line)
+        line.ipv6 = "[" in where.endpoint
         line.curve_server = True
         line.curve_secretkey = where.secret_key.encode()
         line.zap_domain = _GATEWAYS.encode()

@@ -15,7 +15,8 @@ import msgspec
 
 from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.process.lifetime import ProcessLifetime
-from multiflora_engine.process.owed import Answer, Owed
+from multiflora_engine.process.peers.artifact_requests import ArtifactRequests
+from multiflora_engine.process.peers.owed import Answer, Owed
 from multiflora_engine.process.served import Served
 from multiflora_engine.process.socket import EngineSocket, Peer
 from multiflora_engine.profiling.profiler import AlreadyRecording, Profiler
@@ -24,6 +25,7 @@ from multiflora_engine.protocol.messages import (
     AdapterCommand,
     AdapterMoves,
     AdapterResult,
+    ArtifactPart,
     CacheChanges,
     CacheReply,
     CacheRequest,
@@ -79,6 +81,7 @@ class StepLoop:
         self._ready = served.ready
         self._epoch = int(time.time() * 1000)
         self._owed = Owed()
+        self._artifacts = ArtifactRequests(served.artifacts, socket)
         self._pins: list[str] = []
         self._shutdown = False
         self._is_draining = False
@@ -113,6 +116,7 @@ class StepLoop:
             for reply in replies:
                 self._send_reply(reply)
             self._send_profile()
+            self._artifacts.advance()
             self._heartbeat()
             self._forget_gone()
             self._collect(not self._engine.has_work)
@@ -158,6 +162,8 @@ class StepLoop:
                 self._socket.send(peer, SlotHistory(call_id, self._residency.history()))
             case ProfileRequest():
                 self._start_profile(peer, message)
+            case ArtifactPart():
+                self._artifacts.take(peer, message)
             case Shutdown():
                 # Gateways come and go; whoever started the engine ends it.
                 self._shutdown = self._shutdown or peer.is_starter

@@ -123,6 +123,15 @@ class EngineSupervisor:
                 raise EngineFailed(self.failure or Fatal("internal", "The engine was stopped."))
             self._settled.clear()
 
+    async def drain(self, patience: float) -> None:
+        """Asks the engine to answer what it has and to end, for good; returns when it has, or after patience (seconds).
+        `stop` is to follow."""
+        self._stopping = True
+        if self.pid is not None and self.client.ready is not None:
+            os.kill(self.pid, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._died.wait(), patience)
+
     async def stop(self, grace: float = 5.0) -> None:
         """Asks the engine to end, then makes it. Requests still running end with "engine_dead"."""
         if self._task is not None:

@@ -15,6 +15,16 @@ from multiflora_engine.protocol.traced_request import TracedRequest
 PROTOCOL = 1
 """Counted up with each release that changes a message. An engine and a gateway of different ones do not talk."""
 
+
+class ArtifactWanted(msgspec.Struct, frozen=True, tag="artifact_wanted"):
+    """engine -> gateway: the engine's host lacks an artifact, and asks for a file of it from this offset (bytes) on.
+    Answered by ArtifactPart."""
+
+    digest: str
+    name: str
+    offset: int
+
+
 # ---- gateway -> engine
 
 
@@ -90,6 +100,17 @@ class ProfileRequest(msgspec.Struct, frozen=True, tag="profile"):
     seconds: float
 
 
+class ArtifactPart(msgspec.Struct, frozen=True, tag="artifact_part"):
+    """The answer to ArtifactWanted."""
+
+    wanted: ArtifactWanted
+    data: bytes = b""
+    # Of the whole file, in bytes.
+    size: int = 0
+    # This gateway does not have it.
+    is_missing: bool = False
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     pass
 
@@ -105,6 +126,7 @@ ToEngine = (
     | FollowCache
     | SlotHistoryRequest
     | ProfileRequest
+    | ArtifactPart
     | Shutdown
 )
 
@@ -397,6 +419,7 @@ FromEngine = (
     LoadProgress
     | Welcome
     | PinnedAdapters
+    | ArtifactWanted
     | Deltas
     | AdapterResult
     | Status

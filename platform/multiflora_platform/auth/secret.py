@@ -8,9 +8,11 @@ import os
 import secrets
 from pathlib import Path
 
+from multiflora_platform.settings import ConfigurationError
 from multiflora_platform.storage.connections import private_folder
 
 SECRET_NAME = "secret"
+_BYTES = 32
 
 
 class Secret:
@@ -24,9 +26,29 @@ class Secret:
         """Read data_dir/secret, or make it; of two processes that make it at once, both use the first's."""
         path = private_folder(data_dir) / SECRET_NAME
         if not path.exists():
-            _publish(path, secrets.token_hex(32))
+            _publish(path, secrets.token_hex(_BYTES))
         path.chmod(0o600)
         return cls(bytes.fromhex(path.read_text(encoding="ascii").strip()))
+
+    @classmethod
+    def adopt(cls, file: Path, data_dir: Path) -> None:
+        """Makes the secret of the file, 64 hex digits that several hosts share, data_dir's own. Raises
+        ConfigurationError, also where the folder has another one, under which its keys were stored."""
+        try:
+            text = file.expanduser().read_text(encoding="ascii").strip()
+            shared = bytes.fromhex(text)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"--secret-file {file}: {error}; make one with `openssl rand -hex 32`") from None
+        if len(shared) != _BYTES:
+            raise ConfigurationError(f"--secret-file {file}: {len(shared)} bytes; make it with `openssl rand -hex 32`")
+        path = private_folder(data_dir) / SECRET_NAME
+        if not path.exists():
+            _publish(path, text)
+        if not hmac.compare_digest(bytes.fromhex(path.read_text(encoding="ascii").strip()), shared):
+            raise ConfigurationError(
+                f"--secret-file {file} is not the secret in {path}, under which keys were stored; give all hosts a "
+                "copy of that one, or this host another --data-dir"
+            )
 
     def derive(self, purpose: str, value: str) -> str:
         """64 hex digits."""

@@ -46,16 +46,25 @@ def make_fleet(
     on_progress: Callable[[LoadProgress], None] = silent,
 ) -> Fleet:
     """prefix: of the engines' ids. Raises ValueError where they would have to share a GPU."""
-    router = Router(settings.routing)
-    router.observer = metrics.of(opened.served.name).router
     return supervised(
         engine_config(settings, opened, settings.data_dir / "artifacts"),
         places_of(settings.replicas, settings.device, settings.kv_cache_memory, settings.tensor_parallel_size),
-        router,
+        _router(settings, opened, metrics),
         group=opened.served.name,
         prefix=prefix,
         on_progress=on_progress,
     )
+
+
+def make_far_fleet(settings: Settings, opened: ServedBase, metrics: Metrics) -> Fleet:
+    """Of engines that come and go on other hosts: none yet."""
+    return Fleet((), _router(settings, opened, metrics))
+
+
+def _router(settings: Settings, opened: ServedBase, metrics: Metrics) -> Router:
+    router = Router(settings.routing)
+    router.observer = metrics.of(opened.served.name).router
+    return router
 
 
 def route_by_content(fleet: Fleet, settings: Settings, opened: ServedBase, registry: Registry) -> None:

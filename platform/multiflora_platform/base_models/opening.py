@@ -9,6 +9,7 @@ from pathlib import Path
 from multiflora_adapters.base_model import BaseModel
 from multiflora_engine.models.config import ModelConfig, ModelError
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_platform.auth.secret import Secret
 from multiflora_platform.demo import (
     MODEL_NAME,
     DemoAdapter,
@@ -112,7 +113,7 @@ def require_paths(settings: Settings) -> None:
 
 
 def prepare_data_dir(settings: Settings) -> None:
-    """The data folder, readable by its owner alone. Raises ConfigurationError."""
+    """The data folder, readable by its owner alone, with the secret that hosts share. Raises ConfigurationError."""
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.data_dir.chmod(0o700)
@@ -120,6 +121,8 @@ def prepare_data_dir(settings: Settings) -> None:
         raise ConfigurationError(
             f"cannot use --data-dir {settings.data_dir}: {error.strerror}; give a folder that you may write"
         ) from None
+    if settings.secret_file is not None:
+        Secret.adopt(settings.secret_file, settings.data_dir)
 
 
 def engine_config(settings: Settings, base: ServedBase, artifacts: Path) -> EngineConfig:

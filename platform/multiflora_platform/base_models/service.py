@@ -15,6 +15,7 @@ from multiflora_platform.base_models.kept_models import KeptModels
 from multiflora_platform.base_models.model import Model, view_of
 from multiflora_platform.base_models.model_memory import require_memory
 from multiflora_platform.base_models.model_problems import (
+    EnginesElsewhere,
     ModelExists,
     ModelNotFound,
     ModelSourceRefused,
@@ -48,6 +49,8 @@ class BaseModels:
     async def start(self) -> None:
         """Those of the configuration file, of which each serves then, or is idle; and those that requests added to an
         earlier server, as far as they can be read. Raises ConfigurationError, of the file's alone."""
+        if not self._services.starts_engines:
+            return
         self._tending = asyncio.create_task(self._tend())
         for model in asked_models(self._services.settings):
             try:
@@ -69,7 +72,11 @@ class BaseModels:
     async def add(self, asked: NewModel, actor: str, *, in_file: bool = False) -> LoadedModel:
         """Files of a folder are read at once, those of a hub id are fetched by the job; then its engines are started,
         unless min_replicas is 0. Raises InvalidRequest, ModelExists, ModelSourceRefused, NotEnoughMemory,
-        AdapterExists."""
+        AdapterExists, EnginesElsewhere."""
+        if not self._services.starts_engines:
+            raise EnginesElsewhere(
+                "A gateway uses the engines of one base model; start others with gateways of their own."
+            )
         self._require_free(check_name(asked.name))
         settings_of(asked, self._services.settings, in_file=in_file)
         # From now on the name is taken: of two equal requests one is refused.
@@ -233,7 +240,7 @@ class BaseModels:
         self._services.groups.remove(group)
         if life is not None:
             await life.end()
-        self._services.insight.cache_feeds.forget(group.engine)
+        self._services.insight.cache_feeds.forget(group.engine.replicas)
         await self._services.registry.remove_base(group.base_digest, group.model.names)
 
     # ---- what is there
@@ -248,7 +255,8 @@ class BaseModels:
 
     def _default_view(self) -> LoadedModel:
         services = self._services
-        group, replicas = services.groups.default, services.settings.replicas
+        group = services.groups.default
+        replicas = max(1, len(group.engine.replicas))
         asked = NewModel(group.name, group.model.root, {}, replicas, replicas)
         state: ModelState = "ready" if services.is_ready else "failed" if group.engine.state == "failed" else "loading"
         return view_of(group, asked, state, self._num_adapters(group), is_default=True)

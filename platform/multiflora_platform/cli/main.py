@@ -19,8 +19,10 @@ from multiflora_platform.cli import (
     contexts,
     database,
     doctor,
+    engine,
     evals,
     fleet,
+    gateway,
     jobs,
     keys,
     models,
@@ -38,6 +40,8 @@ from multiflora_platform.settings import ConfigurationError
 
 COMMANDS = (
     serve,
+    engine,
+    gateway,
     adapters,
     versions,
     evals,
@@ -60,7 +64,7 @@ COMMANDS = (
     config,
     completion,
 )
-_TAKE_SETTINGS = frozenset({"serve", "config", "db", "doctor"})
+_TAKE_SETTINGS = frozenset({"serve", "engine", "gateway", "config", "db", "doctor"})
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -18,16 +20,22 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
+    with ended_by_sigterm():
         configuration = configuration_from(arguments)
         from multiflora_platform.server.serve import serve
 
         return serve(configuration.settings, configuration.sources)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Until the server listens, which drains first, there is nothing to finish."""
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Until the server listens, which drains first, there is nothing to finish."""
     sys.exit(0)

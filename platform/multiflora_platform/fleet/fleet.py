@@ -44,21 +44,48 @@ _STATES = ("ready", "draining", "starting", "restarting", "failed", "stopped")
 
 
 class Fleet:
-    """An EngineHandle. Of one replica it is that replica: nothing is chosen, and a request that it loses has failed."""
+    """An EngineHandle. Made of one replica it is that replica: nothing is chosen, and a request that it loses has
+    failed. Made of none, replicas are added and removed as they come and go."""
 
     def __init__(self, replicas: Sequence[EngineReplica], router: Router | None = None) -> None:
-        self.replicas = tuple(replicas)
-        self._only = self.replicas[0] if len(self.replicas) == 1 else None
+        self.replicas: tuple[EngineReplica, ...] = ()
+        self._only = replicas[0] if len(replicas) == 1 else None
         self._router = router or Router("score")
         # Counters of engines that are gone: sums of what only grows must not shrink.
         self._ended = EngineStats()
         self._places: OrderedDict[str, Placement] = OrderedDict()
-        self._only_place = Placement(self.replicas[0].id, "only")
-        if self._only is None:
-            self._router.follow(self.replicas)
-            for replica in self.replicas:
-                replica.client.rescue = self._rescue
-                replica.client.on_end = self._note_end
+        # Told of each replica that is removed.
+        self.on_removed: Callable[[EngineReplica], None] = lambda replica: None
+        if self._only is not None:
+            self.replicas = (self._only,)
+            self._only_place = Placement(self._only.id, "only")
+            return
+        for replica in replicas:
+            self._take(replica)
+
+    def add(self, replica: EngineReplica) -> None:
+        """One that has not served yet: from its first `ready` on requests go to it. What all others have pinned it
+        pins."""
+        assert self._only is None, "a fleet of one stays so"
+        pinned = [other.client.pinned for other in self.replicas]
+        replica.client.pinned |= set.intersection(*pinned) if pinned else set()
+        self._take(replica)
+
+    def _take(self, replica: EngineReplica) -> None:
+        self._router.follow(replica)
+        replica.client.rescue = self._rescue
+        replica.client.on_end = self._note_end
+        self.replicas = (*self.replicas, replica)
+
+    def remove(self, replica: EngineReplica) -> None:
+        """One that was stopped."""
+        self.replicas = tuple(one for one in self.replicas if one is not replica)
+        self._router.forget(replica)
+        self.on_removed(replica)
+
+    async def catch_up(self, replica: EngineReplica) -> None:
+        """An engine that has served others before tells what it has cached by now."""
+        await self._router.catch_up(replica)
 
     def look_up_by(self, hashes: Hashes) -> None:
         """From now on a request goes by what the replicas have of its prompt, too."""
@@ -73,14 +100,14 @@ class Fleet:
     @property
     def state(self) -> str:
         states = {replica.state for replica in self.replicas}
-        state = next(state for state in _STATES if state in states)
+        state = next((state for state in _STATES if state in states), "starting")
         return "ready" if state == "draining" else state
 
     @property
     def failure(self) -> Fatal | None:
         """Why the engines cannot serve; None while one of them might."""
         failed = [replica for replica in self.replicas if replica.supervisor.state == "failed"]
-        return failed[0].supervisor.failure if len(failed) == len(self.replicas) else None
+        return failed[0].supervisor.failure if failed and len(failed) == len(self.replicas) else None
 
     @property
     def restarts(self) -> int:
@@ -113,8 +140,11 @@ class Fleet:
             return [self._replica(replica)]
         return self._ready()
 
+    def _found(self, id: str) -> EngineReplica | None:
+        return next((one for one in self.replicas if one.id == id), None)
+
     def _replica(self, id: str) -> EngineReplica:
-        found = next((one for one in self.replicas if one.id == id), None)
+        found = self._found(id)
         if found is None:
             raise UnknownReplica(id, [one.id for one in self.replicas])
         return found
@@ -133,8 +163,8 @@ class Fleet:
         return self._only_place if self._only is not None else self._places.get(request_id)
 
     def life_of(self, request_id: str) -> Life | None:
-        id = self.replica_of(request_id)
-        return None if id is None else Life(id, self._replica(id).epoch)
+        replica = self._found(self.replica_of(request_id) or "")
+        return None if replica is None else Life(replica.id, replica.epoch)
 
     # ---- a request
 
@@ -164,7 +194,8 @@ class Fleet:
         except EngineUnavailable:
             return False
         if lost is not None:
-            cause = "drain" if self._replica(lost.replica).client.is_draining else "engine_dead"
+            before = self._found(lost.replica)
+            cause = "drain" if before is not None and before.client.is_draining else "engine_dead"
             self._router.observer.moved(lost.replica, cause)
         self._note_choice(choice, stream, moves + 1)
         return True

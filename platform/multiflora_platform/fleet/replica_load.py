@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
@@ -47,6 +48,13 @@ class ReplicaLoad:
         self._reserved: list[tuple[ref[TokenStream], Reserved]] = []
         # Adapters that it will have in a slot by then.
         self.expected_adapters: Counter[str] = Counter()
+
+    def catching_up(self) -> AbstractContextManager[None]:
+        """While `held` tells what was cached before it was followed."""
+        return self._blocks.catching_up()
+
+    def held(self, changes: list[CacheChange]) -> None:
+        self._blocks.held(changes)
 
     def changed(self, changes: list[CacheChange]) -> None:
         self._blocks.changed(changes)

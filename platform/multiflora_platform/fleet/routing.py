@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.block_hashes import hashes_behind, identity
+from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.engine import Placement
 from multiflora_platform.fleet.block_index import BlockIndex, keys_of
@@ -80,12 +82,29 @@ class Router:
         self._pace = Pace()
         self.hot: HotBlocks | None = None
 
-    def follow(self, replicas: Sequence[EngineReplica]) -> None:
-        """Replicas tell what they have from their first block on. Once, before any of them serves."""
-        for number, replica in enumerate(replicas):
-            load = self._loads[replica.id] = ReplicaLoad(self._index.follower(number))
-            if self._policy == "score":
-                replica.cache_followers.add(load)
+    def follow(self, replica: EngineReplica) -> None:
+        """It tells what it has from its first block on. Before it serves."""
+        load = self._loads[replica.id] = ReplicaLoad(self._index.follower())
+        if self._policy == "score":
+            replica.cache_followers.add(load)
+
+    def forget(self, replica: EngineReplica) -> None:
+        """It is gone, with what it had."""
+        load = self._loads.pop(replica.id)
+        load.cleared()
+        self._index.release(load.bit)
+
+    async def catch_up(self, replica: EngineReplica) -> None:
+        """Of one that may have served others before it was followed: looks up what it has cached by now."""
+        if self._policy != "score":
+            return
+        load = self._loads[replica.id]
+        first: int | None = 0
+        with load.catching_up(), contextlib.suppress(EngineUnavailable):
+            while first is not None:
+                reply = await replica.cache("held", first=first)
+                load.held(reply.held)
+                first = reply.first
 
     def choose(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         """One of these, of which there is at least one. `sent` is to follow at once."""

@@ -20,7 +20,7 @@ from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.services import Services
 from multiflora_platform.web.pagination import event_id
-from multiflora_platform.web.problems import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest, Unavailable
 from multiflora_platform.web.resources import answers, compressed
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
@@ -60,8 +60,10 @@ async def list_cache_events(
 
 
 def _feed(services: Services, engine: EngineHandle, replica: str | None) -> CacheFeed:
-    """Raises InvalidRequest, ReplicaNotFound."""
+    """Raises InvalidRequest, ReplicaNotFound, Unavailable."""
     replicas = {one.id: one for one in engine.replicas}
+    if not replicas:
+        raise Unavailable("No engine is there yet.")
     if replica is None and len(replicas) > 1:
         raise InvalidRequest(f"Each engine has events of its own; name one with ?replica= of {', '.join(replicas)}.")
     with reaching_engine():

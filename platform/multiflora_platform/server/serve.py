@@ -1,4 +1,4 @@
-"""`multiflora serve`: puts the parts together, watches over their life, takes them apart in order.
+"""`multiflora serve` and `gateway`: puts the parts together, watches over their life, takes them apart in order.
 
 Owns the order of start and end. Each part's own work is elsewhere.
 """
@@ -21,13 +21,11 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits.opening import open_limits
 from multiflora_platform.auth.usage import UsageLedger
-from multiflora_platform.base_models.group_making import make_fleet, make_grammars, make_link, route_by_content
+from multiflora_platform.base_models.group_making import make_grammars, make_link, route_by_content
 from multiflora_platform.base_models.model_settings import asked_models
 from multiflora_platform.base_models.opening import ServedBase, open_model, prepare_data_dir, require_paths
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
-from multiflora_platform.fleet.fleet import Fleet
-from multiflora_platform.fleet.processes import start_all, stop_all, wait_all_ready
 from multiflora_platform.gateway.explaining.placing import readers
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.alerts.events import AlertEvents
@@ -45,6 +43,7 @@ from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
 from multiflora_platform.server.banner import Banner, KeySource
+from multiflora_platform.server.engines import Engines, FarEngines, OwnEngines
 from multiflora_platform.server.garbage import collecting_while_idle
 from multiflora_platform.server.http_server import (
     HttpServer,
@@ -58,7 +57,7 @@ from multiflora_platform.server.middleware import access_log
 from multiflora_platform.server.only_server import only_server_of
 from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.services import Services
-from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.settings import ConfigurationError, Settings, flag
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -85,7 +84,7 @@ SHORTEST_KEY = 16
 #            shadows        nothing to start; they lease versions of the registry and ask the engine
 #            insight        samples the engine, also while it does not run
 #            mirrors        where the cache's events are published over ZeroMQ
-#            engines        load the model, each in a process of its own
+#            engines        load the model, each in a process of its own; a gateway's are found in the database
 #   _serve   HTTP server    answers health checks while the engine loads
 #            base models    of the configuration file, beside the one that the server is started with
 #            adapters       of the demo and --lora-modules, once all engines are ready; then the first admin key
@@ -104,7 +103,30 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
 
     Raises ConfigurationError or CommandError.
     """
-    _log_to_stderr(settings)
+    if settings.listen is not None:
+        raise ConfigurationError("--listen is of `multiflora engine`; drop it, or start that")
+    return _run(settings, sources, starts_engines=True)
+
+
+def serve_gateway(settings: Settings, sources: Mapping[str, str]) -> int:
+    """The same with engines of other hosts alone."""
+    for name in ("listen", "cache_events_zmq", "models"):
+        if getattr(settings, name):
+            raise ConfigurationError(f"a gateway has no engines of its own, and does not take {flag(name)}; drop it")
+    require_shared_database(settings)
+    return _run(settings, sources, starts_engines=False)
+
+
+def require_shared_database(settings: Settings) -> None:
+    """Raises ConfigurationError."""
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "engines and gateways find each other in a database that all of them reach; give --database-url"
+        )
+
+
+def _run(settings: Settings, sources: Mapping[str, str], *, starts_engines: bool) -> int:
+    log_to_stderr(settings)
     if settings.hf_token is not None:
         os.environ["HF_TOKEN"] = settings.hf_token  # for adapters, too, whatever asks the hub for them
     require_paths(settings)
@@ -115,7 +137,7 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     allow_many_connections()
     _warn_of_short_keys(settings)
     with only_server_of(settings), listen(settings) as listener:
-        return uvloop.run(_serve(settings, sources, opened, listener))
+        return uvloop.run(_serve(settings, sources, opened, listener, starts_engines))
 
 
 def _warn_of_short_keys(settings: Settings) -> None:
@@ -134,7 +156,7 @@ def _warn_of_template(tokenizer: Tokenizer) -> None:
         _log.warning("Prefix cache: %s. %s", finding.found, finding.advice)
 
 
-def _log_to_stderr(settings: Settings) -> None:
+def log_to_stderr(settings: Settings) -> None:
     """Other packages' notes on their own progress are for debugging. Access lines stay pure JSON."""
     level = settings.log_level
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
@@ -149,9 +171,11 @@ def _log_to_stderr(settings: Settings) -> None:
         logging.getLogger("uvicorn").setLevel(LOG_LEVELS[settings.uvicorn_log_level])
 
 
-async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedBase, listener: socket.socket) -> int:
+async def _serve(
+    settings: Settings, sources: Mapping[str, str], opened: ServedBase, listener: socket.socket, starts_engines: bool
+) -> int:
     with LoadingDisplay() as display:
-        async with _parts(settings, opened, display) as (services, fleet):
+        async with _parts(settings, opened, display, starts_engines) as (services, engines):
             url = address(listener, settings)
             services.setting_sources = sources
             app = create_app(services)
@@ -160,7 +184,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
             try:
                 # While the engines load: templates are rendered some dozens of times.
                 await asyncio.to_thread(_warn_of_template, opened.served.tokenizer)
-                ready = await _ready_or_stopped(fleet, serving)
+                ready = await _ready_or_stopped(engines, serving)
                 if ready is not None:
                     await app.state.models.start()
                     await seed(services.registry, settings, opened.demo)
@@ -171,7 +195,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                     app.state.keeper.start()
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
                     async with collecting_while_idle(services.active):
-                        await _watch(fleet, serving)
+                        await _watch(engines, serving)
             except EngineFailed as error:
                 if error.kind == "configuration":
                     raise ConfigurationError(error.message) from None
@@ -188,11 +212,11 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
 
 @asynccontextmanager
 async def _parts(
-    settings: Settings, opened: ServedBase, display: LoadingDisplay
-) -> AsyncIterator[tuple[Services, Fleet]]:
+    settings: Settings, opened: ServedBase, display: LoadingDisplay, starts_engines: bool
+) -> AsyncIterator[tuple[Services, Engines]]:
     """The services and their engines, started; stopped in reverse order."""
     async with AsyncExitStack() as stack:
-        database = await _open_database(settings)
+        database = await open_database(settings)
         stack.push_async_callback(database.close)
         follower = Follower(database)
         await follower.start()
@@ -201,14 +225,20 @@ async def _parts(
             database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
+        artifacts = ArtifactStore(settings.data_dir / "artifacts")
         metrics = Metrics(opened.served.name)
-        engine = _fleet(settings, opened, metrics, display)  # asked from now on, started last
+        engines: Engines  # asked from now on, started last
+        if starts_engines:
+            engines = OwnEngines(settings, opened, metrics, display)
+        else:
+            engines = FarEngines(settings, opened, metrics, database, keys, artifacts)
+        engine = engines.fleet
         contexts = await Contexts.open(database, follower)
         stack.push_async_callback(contexts.close)
         registry = await Registry.open(
             database,
             follower,
-            ArtifactStore(settings.data_dir / "artifacts"),
+            artifacts,
             make_link(engine, opened, keys, contexts.book),
             settings.max_lora_rank,
             scratch=settings.data_dir / "incoming",
@@ -254,6 +284,7 @@ async def _parts(
             further_findings=registry.splits.findings,
         )
         insight.alerts.on_change = alert_events.note
+        engine.on_removed = lambda replica: insight.cache_feeds.forget([replica])
         insight.start()
         stack.push_async_callback(insight.close)
         if settings.cache_events_zmq is not None:
@@ -272,11 +303,12 @@ async def _parts(
             webhooks=webhooks,
             insight=insight,
             contexts=contexts,
+            starts_engines=starts_engines,
             seeding=True,
         )
-        stack.push_async_callback(stop_all, engine)
-        await start_all(engine)
-        yield services, engine
+        stack.push_async_callback(engines.stop)
+        await engines.start()
+        yield services, engines
 
 
 @asynccontextmanager
@@ -292,15 +324,7 @@ async def _publishing(
         raise ConfigurationError(f"cache events cannot be published at {error}; choose another address") from None
 
 
-def _fleet(settings: Settings, opened: ServedBase, metrics: Metrics, display: LoadingDisplay) -> Fleet:
-    """Raises ConfigurationError."""
-    try:
-        return make_fleet(settings, opened, metrics, on_progress=display.update)
-    except ValueError as error:
-        raise ConfigurationError(f"--replicas {settings.replicas}: {error}") from None
-
-
-async def _open_database(settings: Settings) -> Database:
+async def open_database(settings: Settings) -> Database:
     """Raises ConfigurationError."""
     try:
         return await Database.prepared(settings.resolved_database_url)
@@ -308,9 +332,9 @@ async def _open_database(settings: Settings) -> Database:
         raise ConfigurationError(error.detail) from None
 
 
-async def _ready_or_stopped(fleet: Fleet, serving: asyncio.Task[None]) -> Ready | None:
-    """None when a signal ended the server before all engines were ready. Raises EngineFailed."""
-    waiting = asyncio.create_task(wait_all_ready(fleet))
+async def _ready_or_stopped(engines: Engines, serving: asyncio.Task[None]) -> Ready | None:
+    """None when a signal ended the server before its engines were ready. Raises EngineFailed."""
+    waiting = asyncio.create_task(engines.wait_ready())
     await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
     if not waiting.done():
         waiting.cancel()
@@ -318,12 +342,11 @@ async def _ready_or_stopped(fleet: Fleet, serving: asyncio.Task[None]) -> Ready 
     return waiting.result()
 
 
-async def _watch(fleet: Fleet, serving: asyncio.Task[None]) -> None:
+async def _watch(engines: Engines, serving: asyncio.Task[None]) -> None:
     """Until the server ends. Raises EngineFailed when all engines have died for good."""
     while not serving.done():
         await asyncio.wait({serving}, timeout=1.0)
-        if fleet.failure is not None:
-            raise EngineFailed(fleet.failure)
+        engines.check()
 
 
 def _key_source(settings: Settings) -> KeySource:
@@ -338,7 +361,7 @@ def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key:
         base=opened.served.name,
         adapters=tuple(adapter.name for adapter in adapters) if services.settings.enable_lora else None,
         ready=ready,
-        engines=services.settings.replicas,
+        engines=len(services.engine.replicas),
         quantization=services.settings.quantization,
         key=key,
         key_source=_key_source(services.settings),

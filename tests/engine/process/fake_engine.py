@@ -23,6 +23,7 @@ from multiflora_engine.process.main import Progress, serve
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport, SlotEvent
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.residency.missing_artifacts import MissingArtifacts
 from multiflora_engine.scheduling.config import QueueFull
 
 DIE, FULL, BAD, CRASH, LONG, HANG = 9001, 9002, 9003, 9004, 9005, 9006
@@ -156,6 +157,7 @@ class FakeServed:
     ready: Ready
     engine: FakeEngine = field(default_factory=FakeEngine)
     residency: FakeResidency = field(default_factory=FakeResidency)
+    artifacts: MissingArtifacts = field(default_factory=MissingArtifacts)
 
     def probe(self, slot: int) -> float:
         return slot / 2

@@ -42,6 +42,7 @@ from multiflora_engine.protocol.messages import (
 )
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_engine.residency.missing_artifacts import MissingArtifacts
 from multiflora_engine.scheduling.config import QueueFull
 
 STARTER, GATEWAY, OTHER = (Peer(cast(Any, None), name, name == b"starter") for name in (b"starter", b"one", b"other"))
@@ -224,6 +225,7 @@ def run(
     served = SimpleNamespace(
         engine=scripted,
         residency=ScriptedResidency(),
+        artifacts=MissingArtifacts(),
         ready=Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1),
         probe=_probe,
         call_between_layers=between.append,

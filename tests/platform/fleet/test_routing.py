@@ -284,7 +284,7 @@ def test_what_waits_is_taken_off_when_it_begins_or_is_left() -> None:
 def test_the_index_is_what_the_replicas_have(seed: int) -> None:
     random_of = random.Random(seed)
     index, held = BlockIndex(), [set[bytes]() for _ in range(3)]
-    followers = [index.follower(number) for number in range(3)]
+    followers = [index.follower() for _ in range(3)]
     hashes = [bytes([number]) * 32 for number in range(24)]
     for _ in range(300):
         number = random_of.randrange(3)
@@ -299,6 +299,37 @@ def test_the_index_is_what_the_replicas_have(seed: int) -> None:
     expected = {hash[:KEY_BYTES]: sum(1 << n for n in range(3) if hash in held[n]) for hash in hashes}
     assert {key: index.holders(key) for key in expected} == expected
     assert len(index) == sum(bits > 0 for bits in expected.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_that_is_followed_late_catches_up_while_blocks_come_and_go(seed: int) -> None:
+    """Its engine tells what it holds page by page, each of which may be read before changes that are told before it."""
+    random_of = random.Random(seed)
+    hashes = [bytes([number]) * 32 for number in range(60)]
+    held, index = set(random_of.sample(hashes, 30)), BlockIndex()
+    follower = index.follower()
+
+    def change() -> None:
+        chosen, is_removal = set(random_of.sample(hashes, 3)), random_of.random() < 0.5
+        follower.changed([CacheChange(b"".join(chosen), is_removal)])
+        held.difference_update(chosen) if is_removal else held.update(chosen)
+
+    with follower.catching_up():
+        for first in range(0, 60, 20):
+            page = [hash for hash in hashes[first : first + 20] if hash in held]
+            for _ in range(random_of.randrange(4)):
+                change()
+            follower.held([CacheChange(b"".join(page))])
+    for _ in range(5):
+        change()
+    assert {hash for hash in hashes if index.holders(hash[:KEY_BYTES])} == held
+
+
+def test_the_place_of_one_that_left_is_the_next_ones() -> None:
+    index = BlockIndex()
+    first, second = index.follower(), index.follower()
+    index.release(first.bit)
+    assert (index.follower().bit, index.follower().bit, second.bit) == (first.bit, 4, 2)
 
 
 def test_one_replica_is_never_asked_what_it_has() -> None:

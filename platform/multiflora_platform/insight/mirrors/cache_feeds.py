@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from multiflora_platform.engine import EngineHandle, ReplicaHandle
+from multiflora_platform.engine import ReplicaHandle
 from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
 
 
@@ -22,9 +22,9 @@ class CacheFeeds:
             feed = self._feeds[replica] = CacheFeed(replica, self._clock)
         return feed
 
-    def forget(self, engine: EngineHandle) -> None:
-        """Its base model is unloaded: listeners end."""
-        for replica in engine.replicas:
+    def forget(self, replicas: Iterable[ReplicaHandle]) -> None:
+        """They are gone for good: listeners end."""
+        for replica in replicas:
             if (feed := self._feeds.pop(replica, None)) is not None:
                 feed.stop()
 

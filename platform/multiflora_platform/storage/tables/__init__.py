@@ -17,6 +17,7 @@ from multiflora_platform.storage.tables.adapters import (
 from multiflora_platform.storage.tables.base import Base
 from multiflora_platform.storage.tables.batches import BatchRow, StoredFileRow
 from multiflora_platform.storage.tables.contexts import ContextRow
+from multiflora_platform.storage.tables.engines import EngineReplicaRow
 from multiflora_platform.storage.tables.evals import EvalResultRow, EvalRunRow, EvalSetRow, EvalSetVersionRow
 from multiflora_platform.storage.tables.history import AuditRow, EventRow
 from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow
@@ -35,6 +36,7 @@ __all__ = [
     "BatchRow",
     "ContextRow",
     "DailyUsageRow",
+    "EngineReplicaRow",
     "EvalResultRow",
     "EvalRunRow",
     "EvalSetRow",
