@@ -34,6 +34,10 @@ class Scratch:
     def of_job(self, job_id: str) -> Path:
         return self.root / job_id
 
+    def has_job(self, job_id: str) -> bool:
+        """Whether the job's files are here."""
+        return self.of_job(job_id).is_dir()
+
     def job_ids(self) -> list[str]:
         """Of the jobs that have a folder."""
         return [entry.name for entry in self.root.iterdir() if entry.name.startswith("job_")]

@@ -1,6 +1,7 @@
 """Runs jobs: claims them, keeps their leases alive, tries again after failures, gives back what it cannot end.
 
-Does not know what a job does (intake/import_job.py); any process on the same database and data folder may run any job.
+Does not know what a job does (intake/import_job.py); any process on the same database may run any job whose files it
+has, which in one data folder is each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from multiflora_platform.registry.rows import jobs
 from multiflora_platform.registry.rows.idempotency import StoredAnswer
-from multiflora_platform.registry.rows.jobs import ClaimedJob, LeaseLost
+from multiflora_platform.registry.rows.jobs import ClaimedJob, HasFiles, LeaseLost
 from multiflora_platform.storage.claim_loop import ClaimLoop
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
@@ -59,11 +60,12 @@ class _Running:
 class JobRunner(ClaimLoop[ClaimedJob]):
     """`start()`, then `kick()` whenever there is a new job; `answer(id, seconds)` to wait for one."""
 
-    def __init__(self, database: Database, work: Work, fail: Fail) -> None:
+    def __init__(self, database: Database, work: Work, fail: Fail, has_files: HasFiles = lambda job_id: True) -> None:
         super().__init__("job", LOOK_SECONDS)
         self._database = database
         self._work = work
         self._fail = fail
+        self._has_files = has_files
         self._owner = secrets.token_hex(16)
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,11 +132,11 @@ class JobRunner(ClaimLoop[ClaimedJob]):
 
     async def _is_any_free(self) -> bool | None:
         async with self._database.read() as session:
-            return await jobs.is_any_due(session, self._running)
+            return await jobs.is_any_due(session, self._running, self._has_files)
 
     async def _claim(self) -> ClaimedJob | None:
         async def work(change: Change) -> ClaimedJob | None:
-            return await jobs.claim(change, self._owner, self._running)
+            return await jobs.claim(change, self._owner, self._running, self._has_files)
 
         return await self._database.write("system", work)
 

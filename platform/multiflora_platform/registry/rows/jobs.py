@@ -7,12 +7,12 @@ worker takes the job over, and the earlier holder, should it still live, finds o
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.errors import JobNotFound
@@ -26,6 +26,9 @@ MAX_ATTEMPTS = 5
 _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(seconds=60)
 UNFINISHED = ("queued", "running")
+
+HasFiles = Callable[[str], bool]
+"""Of a job, by its id."""
 
 
 class LeaseLost(Exception):
@@ -74,26 +77,37 @@ def create(change: Change, job_id: str, version: VersionRow, promote: bool) -> J
     return job
 
 
+def _has_all(job_id: str) -> bool:
+    return True
+
+
 def _due(now: datetime, held: Collection[str]) -> ColumnElement[bool]:
     ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < now)
     unheld = or_(and_(JobRow.state == "queued", JobRow.run_after <= now), and_(JobRow.state == "running", ended))
     return and_(unheld, JobRow.id.not_in(held))
 
 
-async def is_any_due(session: AsyncSession, held: Collection[str]) -> bool | None:
+async def is_any_due(session: AsyncSession, held: Collection[str], has_files: HasFiles = _has_all) -> bool | None:
     """Whether `claim` would find one; None: no job is unfinished, so that none becomes due by waiting."""
-    due = func.max(case((_due(datetime.now(UTC), held), 1), else_=0))
-    found = await session.scalar(select(due).where(JobRow.state.in_(UNFINISHED)))
-    return None if found is None else found > 0
+    if await session.scalar(select(func.count()).where(JobRow.state.in_(UNFINISHED))) == 0:
+        return None
+    return await _next_due(session, datetime.now(UTC), held, has_files) is not None
 
 
-async def claim(change: Change, owner: str, held: Collection[str]) -> ClaimedJob | None:
+async def _next_due(session: AsyncSession, now: datetime, held: Collection[str], has_files: HasFiles) -> str | None:
+    query = select(JobRow.id, VersionRow.state).join(VersionRow, VersionRow.id == JobRow.version_id)
+    due = await session.execute(query.where(_due(now, held)).order_by(JobRow.run_after, JobRow.created_at))
+    return next((id for id, state in due if state != "validating" or has_files(id)), None)
+
+
+async def claim(change: Change, owner: str, held: Collection[str], has_files: HasFiles = _has_all) -> ClaimedJob | None:
     """The job that has waited longest and that no worker holds; None: there is none.
 
     held: ids of what the owner works on: of a process that stood still, a lease may have ended, which it extends.
+    has_files: whether a job's files, once uploaded or fetched, are within reach; the others are for other hosts.
     """
-    due = _due(change.now, held)
-    job = await change.session.scalar(select(JobRow).where(due).order_by(JobRow.run_after, JobRow.created_at).limit(1))
+    id = await _next_due(change.session, change.now, held, has_files)
+    job = None if id is None else await change.session.get(JobRow, id)
     if job is None:
         return None
     version = await change.session.get_one(VersionRow, job.version_id)

@@ -61,11 +61,11 @@ async def test_without_unfinished_jobs_the_runner_rests_until_it_is_told_of_one(
 ) -> None:
     looked, begun, looks, is_any_due = asyncio.Event(), asyncio.Event(), 0, jobs.is_any_due
 
-    async def look(session: AsyncSession, held: Collection[str]) -> bool | None:
+    async def look(session: AsyncSession, held: Collection[str], has_files: jobs.HasFiles) -> bool | None:
         nonlocal looks
         looks += 1
         looked.set()
-        return await is_any_due(session, held)
+        return await is_any_due(session, held, has_files)
 
     async def begin(claimed: ClaimedJob, _: Progress) -> None:
         begun.set()
@@ -186,15 +186,30 @@ async def test_a_job_of_another_runner_keeps_the_runners_looking(database: Datab
     assert await state() is None
 
 
+async def test_a_job_whose_files_another_host_has_is_left_to_that_one(database: Database) -> None:
+    async def uploaded(change: Change) -> None:
+        await add_job(change)
+        (await change.session.get_one(VersionRow, 1)).state = "validating"
+
+    await database.write("test", uploaded)
+    async with database.read() as session:
+        assert await jobs.is_any_due(session, (), lambda job_id: False) is False
+        assert await jobs.is_any_due(session, (), lambda job_id: job_id == "job_1") is True
+    claimed = await database.write("test", lambda change: jobs.claim(change, "elsewhere", (), lambda job_id: False))
+    assert claimed is None
+
+
 async def test_a_job_claimed_while_the_runner_closes_is_given_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database.open(url)
     await database.write("test", add_job)
     claiming, closing, claim = asyncio.Event(), asyncio.Event(), jobs.claim
 
-    async def claim_slowly(change: Change, owner: str, held: Collection[str]) -> ClaimedJob | None:
+    async def claim_slowly(
+        change: Change, owner: str, held: Collection[str], has_files: jobs.HasFiles
+    ) -> ClaimedJob | None:
         claiming.set()
         await closing.wait()
-        return await claim(change, owner, held)
+        return await claim(change, owner, held, has_files)
 
     monkeypatch.setattr(jobs, "claim", claim_slowly)
     runner = JobRunner(database, never, never)
