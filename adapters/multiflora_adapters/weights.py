@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site, SitePart
+from multiflora_adapters.dora.norms import SumSquares, alone, column_norm, row_norm
 from multiflora_adapters.experts.weights import ExpertWeights, Factors, stacked, unfused
 from multiflora_adapters.kv_reach import KvReach, kv_reach
 from multiflora_adapters.layout import AdapterLayout, SiteTensors, plan_layout
@@ -29,12 +30,7 @@ from multiflora_adapters.tensor_bytes import TensorBytes, read_tensors
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
 
 BaseWeight = Callable[[str], torch.Tensor]
-Squares = dict[str, torch.Tensor]
-"""By linear: of each output [out_features] float32, the sum of the squares of its weights."""
-SumSquares = Callable[[Squares], Squares]
-"""Of the inputs that this rank has -> of all ranks' inputs."""
 
-_CHUNK_ELEMENTS = 4 << 20
 _BEYOND_FLOAT32 = "Save the adapter again, in float32, and compare its output with what was trained."
 
 
@@ -110,11 +106,6 @@ class HostAdapter:
 
 def _is_exact(site: str) -> bool:
     return True
-
-
-def alone(squares: Squares) -> Squares:
-    """A `SumSquares` where this rank is the only one."""
-    return squares
 
 
 def load_adapter(
@@ -264,7 +255,7 @@ def _prepare(
     a, scaled = _own_inputs(a, site), _as_served(b, site).to(torch.float32).t() * planned.scaling
     magnitude, norms = None, None
     if planned.magnitude is not None:
-        norm = _column_norm if site.kind == "embedding" else _row_norm
+        norm = column_norm if site.kind == "embedding" else row_norm
         norms = norm(base_weight(site.name), a.to(torch.float32), scaled)
         magnitude = _as_served(content.take(planned.magnitude), site).to(torch.float32)
     shift = _shift(planned, site, content, base_bias)
@@ -298,36 +289,6 @@ def _own_inputs(a: torch.Tensor, site: Site) -> torch.Tensor:
 
 def _oriented(a: torch.Tensor, site: Site) -> torch.Tensor:
     return a.t() if site.kind == "embedding" else a
-
-
-def _row_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) -> torch.Tensor:
-    """Semantics: norm[n] = ||W[n] + scaling * B[n] @ A||, in float32 (DoRA, https://arxiv.org/abs/2402.09353).
-
-    weight: [N, K], a: [r, K], scaled_b: [r, N] -> [N] on the host. Works in chunks of rows to bound memory.
-    """
-    a, scaled_b = a.to(weight.device), scaled_b.to(weight.device)
-    step = max(1, _CHUNK_ELEMENTS // weight.shape[1])
-    norms = []
-    for start in range(0, weight.shape[0], step):
-        chunk = slice(start, start + step)
-        adapted = torch.addmm(weight[chunk].to(torch.float32), scaled_b[:, chunk].t(), a)
-        norms.append(torch.linalg.vector_norm(adapted, dim=1))
-    return torch.cat(norms).cpu()
-
-
-def _column_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) -> torch.Tensor:
-    """As _row_norm for an embedding; there PEFT takes the norm over the vocabulary.
-
-    weight: [V, H], a: [r, V], scaled_b: [r, H] -> [H] on the host.
-    """
-    a, scaled_b = a.to(weight.device), scaled_b.to(weight.device)
-    step = max(1, _CHUNK_ELEMENTS // weight.shape[1])
-    squares = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-    for start in range(0, weight.shape[0], step):
-        chunk = slice(start, start + step)
-        adapted = torch.addmm(weight[chunk].to(torch.float32), a[:, chunk].t(), scaled_b)
-        squares += adapted.square().sum(dim=0, dtype=torch.float64)
-    return squares.sqrt().to(torch.float32).cpu()
 
 
 def _check_finite(tensors: Iterable[torch.Tensor], site: str, dtype: torch.dtype) -> None:

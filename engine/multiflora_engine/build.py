@@ -132,10 +132,11 @@ class BuiltEngine:
 class LoadedPart:
     """What one rank has of a model, or all of it. Filled by `load_model`."""
 
-    config: ModelConfig
     weights: ModelWeights
     base: BaseModel
-    """As adapters see what is here."""
+    """The whole model, as adapters see it."""
+    part: BaseModel
+    """What is here of it."""
     load_adapter: AdapterLoader
 
 
@@ -166,7 +167,7 @@ def _build(
     loaded = load_model(config, model, device, available, partial(progress, "weights"))
     folder = Path(config.model_path)
     grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
-    leader = None if ranks is None else Leader(ranks, loaded.load_adapter)
+    leader = None if ranks is None else Leader(ranks, loaded.part, loaded.load_adapter)
     artifacts = MissingArtifacts(ArtifactStore(Path(config.artifact_root)))
     with memory_errors_explained():
         return assemble_engine(
@@ -187,11 +188,12 @@ def load_model(
     dtype = choose_dtype(config.dtype, model.dtype, device)
     storage = choose_storage(model, config.dtype, config.quantization, config.dequantize, device)
     weights = load_weights(folder, model, dtype, device, progress, available, storage)
-    base = model.base_model(folder.name)
+    base = model.whole.base_model(folder.name)
+    part = base if model.part is None else model.base_model(folder.name, base.digest)
     loader = AdapterLoader(
         ArtifactStore(Path(config.artifact_root)),
-        base if model.part is None else model.whole.base_model(folder.name),
         base,
+        part,
         weights.base_weight,
         weights.base_bias,
         weights.is_exact,
@@ -200,7 +202,7 @@ def load_model(
         config.max_lora_rank,
         config.adapter_matrix_memory,
     )
-    return LoadedPart(model, weights, base, loader)
+    return LoadedPart(weights, base, part, loader)
 
 
 def assemble_engine(
@@ -214,16 +216,15 @@ def assemble_engine(
     leader: Leader | None = None,
     artifacts: MissingArtifacts | None = None,
 ) -> BuiltEngine:
-    """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own. leader:
-    where model, weights and adapters are the first rank's parts. artifacts: brings what load_adapter needs; None: that
-    needs none."""
+    """An engine on weights that are there already. base: whole. load_adapter: by digest, called on a thread of its own.
+    leader: where model, weights and adapters are the first rank's parts. artifacts: brings what load_adapter needs;
+    None: that needs none."""
     config = without_graphs(config, model)
     device = weights.device
     use_device(device)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
-    pool = (SlotPool if leader is None else leader.pool)(
-        base, slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory
-    )
+    pool_of = partial(SlotPool, base) if leader is None else leader.pool
+    pool = pool_of(slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
     capture = choose_capture(device, config.enforce_eager)

@@ -193,7 +193,7 @@ def test_what_validation_refuses_is_never_loaded(load, change, broken):
 
 def test_norms_are_computed_in_chunks(monkeypatch, load, weights, peft_adapter):
     whole = load(peft_adapter("embedding_dora"))
-    monkeypatch.setattr("multiflora_adapters.weights._CHUNK_ELEMENTS", 7 * 64)
+    monkeypatch.setattr("multiflora_adapters.dora.norms._CHUNK_ELEMENTS", 7 * 64)
     chunked = load(peft_adapter("embedding_dora"))
     for name, site in whole.sites.items():
         torch.testing.assert_close(chunked.sites[name].magnitude, site.magnitude, rtol=1e-6, atol=0)

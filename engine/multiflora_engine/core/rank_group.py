@@ -6,6 +6,7 @@ Knows tensors, neither models nor who starts the processes.
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from typing import cast
 
@@ -29,7 +30,10 @@ class RankGroup:
         self._device = device
         store = FileStore(meeting, size)
         # Ranks are processes of one machine: they listen where no other machine can reach them.
-        os.environ.setdefault("NCCL_SOCKET_IFNAME" if device.type == "cuda" else "GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault(
+            "NCCL_SOCKET_IFNAME" if device.type == "cuda" else "GLOO_SOCKET_IFNAME",
+            "lo0" if sys.platform == "darwin" else "lo",
+        )
         if device.type == "cuda":
             options = distributed.ProcessGroupNCCL.Options()
             options._timeout = _PATIENCE

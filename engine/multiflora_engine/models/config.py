@@ -5,7 +5,6 @@ Knows neither weights nor devices; gateway and engine read the same object.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from multiflora_engine.models.families.catalogue import find_family
 from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
 from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.families.mixture import EXPERTS, Mixture, MixtureNames
+from multiflora_engine.models.families.qkv_order import head_order, own_rows, qkv_order
 from multiflora_engine.models.generation_config import end_tokens, generation_defaults, is_token
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
@@ -177,7 +177,7 @@ class ModelConfig:
         order = self._qkv_order()
         sites, first = [], 0
         for name, (size, has_kv) in zip(names, parts, strict=True):
-            rows = None if order is None else _own_rows(order, first, first + size)
+            rows = None if order is None else own_rows(order, first, first + size)
             site = self._site(layer, name, self.hidden_size, size, self.form.qkv_bias, rows)
             sites.append(replace(site, reaches_kv=True) if has_kv else site)
             first += size
@@ -297,13 +297,13 @@ class ModelConfig:
     def head_order(self) -> tuple[int, ...] | None:
         """Dimension i of a query or key head as served is dimension head_order[i] of the checkpoint's; None: it is i.
         Where neighbours turn together there, the engine turns i with i + half."""
-        return _head_order(self.head_dim, self.ropes[0].rotary_dim) if self.form.rotates_neighbours else None
+        return head_order(self.head_dim, self.ropes[0].rotary_dim) if self.form.rotates_neighbours else None
 
     def _qkv_order(self) -> tuple[int, ...] | None:
         if not (self.form.qkv_is_grouped or self.form.rotates_neighbours):
             return None
         order = self.head_order or tuple(range(self.head_dim))
-        return _qkv_order(self.num_heads, self.num_kv_heads, order, self.form.qkv_is_grouped)
+        return qkv_order(self.num_heads, self.num_kv_heads, order, self.form.qkv_is_grouped)
 
     def base_model(self, name: str, digest: str | None = None) -> BaseModel:
         """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see
@@ -339,34 +339,6 @@ class ModelConfig:
             yield from self.layer_sites(layer)
         if not self.form.head_is_normalised:
             yield self.head_site
-
-
-def _head_order(head_dim: int, turned: int) -> tuple[int, ...]:
-    """turned: how many leading dimensions of a head turn as neighbours."""
-    return (*range(0, turned, 2), *range(1, turned, 2), *range(turned, head_dim))
-
-
-@functools.cache
-def _qkv_order(num_heads: int, num_kv_heads: int, places: tuple[int, ...], is_grouped: bool) -> tuple[int, ...]:
-    """Row i of q, k and v as the engine stacks them is row order[i] of the checkpoint's linears, stacked. places: the
-    order of the dimensions of a query or key head."""
-    head_dim, share = len(places), num_heads // num_kv_heads
-    if is_grouped:
-        groups = range(num_kv_heads)
-        heads = [group * (share + 2) + i for group in groups for i in range(share)]
-        heads += [group * (share + 2) + share for group in groups]
-        values = [group * (share + 2) + share + 1 for group in groups]
-    else:
-        heads = list(range(num_heads + num_kv_heads))
-        values = [num_heads + num_kv_heads + group for group in range(num_kv_heads)]
-    rotated = [head * head_dim + place for head in heads for place in places]
-    return (*rotated, *(head * head_dim + place for head in values for place in range(head_dim)))
-
-
-@functools.cache
-def _own_rows(order: tuple[int, ...], first: int, end: int) -> tuple[int, ...]:
-    """The part of an order that one of several stacked linears has, counted within it."""
-    return tuple(row - first for row in order[first:end])
 
 
 def load_model_config(folder: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> ModelConfig:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool, SlotUpload
 from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.step import DeviceLost
@@ -36,15 +37,16 @@ from multiflora_engine.parallel.shared_loads import LoadPart, SharedLoads
 class Leader:
     """The first rank's part in the group. loads: brings adapters to all ranks' host memory."""
 
-    def __init__(self, ranks: Ranks, load: LoadPart) -> None:
-        """load: this rank's part of an adapter."""
+    def __init__(self, ranks: Ranks, part: BaseModel, load: LoadPart) -> None:
+        """part: what this rank has of the base; load: of an adapter."""
         self.group = ranks.group
+        self._part = part
         self.loads = SharedLoads(load, ranks.line)
         self._line = ranks.line
 
     def pool(self, *pool: Any) -> SlotPool:
-        """As `SlotPool`, of all ranks."""
-        return LeadingPool(self._line, self.loads.serial_of, *pool)
+        """As `SlotPool` of this rank's part, of all ranks."""
+        return LeadingPool(self._line, self.loads.serial_of, self._part, *pool)
 
     def side(self, own: DeviceSide) -> DeviceSide:
         """This rank's device, and those of all others with it."""

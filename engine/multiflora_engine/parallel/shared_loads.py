@@ -12,8 +12,9 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from multiflora_adapters.dora.norms import Squares, SumSquares
 from multiflora_adapters.report import AdapterError, error
-from multiflora_adapters.weights import HostAdapter, Squares, SumSquares
+from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.parallel.line import RankLine
 from multiflora_engine.parallel.messages import (
     Agreed,

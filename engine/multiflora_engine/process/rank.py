@@ -63,7 +63,7 @@ def _rank(start: StartRank, adapters: Connection) -> FollowingRank:
     loaded = load_model(config, model, device, start.available)
     with memory_errors_explained():
         slots, rows = pool_size(config.max_loras, config.max_lora_rank)
-        pool = SlotPool(loaded.base, slots, rows, loaded.weights.dtype, device, config.max_lora_rank, _ANY_BYTES)
+        pool = SlotPool(loaded.part, slots, rows, loaded.weights.dtype, device, config.max_lora_rank, _ANY_BYTES)
         sampler = Sampler(model.vocab_size)
         config = without_graphs(config, model)
         side = build_device_side(config, model, loaded.weights, pool, sampler, None, group)

@@ -8,12 +8,13 @@ import torch
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.device.copies import pinned
+from multiflora_adapters.dora.norms import SumSquares, alone
 from multiflora_adapters.mixes.dividing import divided
 from multiflora_adapters.mixes.mixing import MixError, mix_adapters
 from multiflora_adapters.mixes.recipe import read_mix
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.store import ArtifactStore
-from multiflora_adapters.weights import BaseWeight, HostAdapter, SumSquares, alone, load_adapter
+from multiflora_adapters.weights import BaseWeight, HostAdapter, load_adapter
 
 
 class AdapterLoader:

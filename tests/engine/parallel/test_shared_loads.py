@@ -9,8 +9,9 @@ from multiprocessing import Pipe
 import pytest
 import torch
 
+from multiflora_adapters.dora.norms import SumSquares
 from multiflora_adapters.report import AdapterError
-from multiflora_adapters.weights import HostAdapter, SumSquares
+from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.parallel.line import OtherRank, RankLine
 from multiflora_engine.parallel.shared_loads import LoadFollower, SharedLoads
 

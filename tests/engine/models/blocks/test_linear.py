@@ -14,8 +14,9 @@ from tests.kernels.linear.cases import int8_of
 from tests.kernels.lora.cases import Site, loop, stacked
 
 from multiflora_adapters.base_model import Site as Module
+from multiflora_adapters.dora.norms import row_norm
 from multiflora_adapters.slots import SlotPool
-from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights, _row_norm
+from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
 from multiflora_engine.models.blocks.linear import Linear
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import rotary_tables
@@ -73,7 +74,7 @@ def dora_adapter(weights: ModelWeights) -> HostAdapter:
     for site in CONFIG.layer_sites(1):
         if site.name.endswith(("k_proj", "down_proj")):
             a, b = torch.randn(3, site.in_features), torch.randn(3, site.out_features) * 0.3
-            norms = _row_norm(weights.base_weight(site.name), a, b)
+            norms = row_norm(weights.base_weight(site.name), a, b)
             sites[site.name] = SiteWeights(a, b, (torch.rand(site.out_features) + 0.5) * 5 / norms)
     return HostAdapter("d" * 64, 3, sites, 0)
 

@@ -1,0 +1,1 @@
+"""What DoRA needs beside LoRA: the norms that magnitudes are divided by."""
