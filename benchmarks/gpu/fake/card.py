@@ -70,7 +70,7 @@ class FakeCard(FakeTensorMode):  # type: ignore[no-untyped-call]
         made = super().__torch_dispatch__(func, types, args, kwargs)
         for tensor in tree_leaves(made):
             if isinstance(tensor, FakeTensor):
-                self.host.made(tensor)
+                self.host.returned(func, tensor)
         return made
 
 

@@ -129,8 +129,7 @@ class Host:
         first = int(tensor.storage_offset()) * size
         steps = zip(tensor.shape, tensor.stride(), strict=True)
         end = first + int(sum((count - 1) * stride for count, stride in steps) + 1) * size
-        self.made(tensor)
-        before = self._accesses[tensor.untyped_storage()._cdata]
+        before = self._accesses_of(tensor)
         for other in before:
             touches = other.first < end and first < other.end and (is_write or other.is_write)
             if touches and stream.clock.get(other.stream, 0) < other.at:
@@ -141,16 +140,24 @@ class Host:
 
     def keep(self, tensor: torch.Tensor, stream: Stream) -> None:
         """As `Tensor.record_stream`: memory that is given back waits for what the stream was given until then."""
-        self.made(tensor)
+        self._accesses_of(tensor)
         self._kept.add((tensor.untyped_storage()._cdata, stream.number))
 
-    def made(self, tensor: torch.Tensor) -> None:
-        """Its memory is the current stream's, unless it is a view of what is known."""
+    def returned(self, func: Any, tensor: torch.Tensor) -> None:
+        """By an operation, which has written to it if its memory is new."""
+        if tensor.untyped_storage()._cdata not in self._accesses:
+            self._accesses_of(tensor)
+            if tensor.numel() and "empty" not in func.name():
+                self._access(tensor, True, str(func))
+
+    def _accesses_of(self, tensor: torch.Tensor) -> list[_Access]:
+        """Memory that was not known before is the current stream's."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self._accesses:
             self._accesses[storage._cdata] = []
             self._homes[storage._cdata] = self.current
             weakref.finalize(storage, self._give_back, storage._cdata).atexit = False
+        return self._accesses[storage._cdata]
 
     def _give_back(self, storage: int) -> None:
         """Its memory may be anything's at once that its stream is given next."""

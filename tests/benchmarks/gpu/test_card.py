@@ -66,10 +66,15 @@ def test_a_launch_can_be_made_to_fail(card: FakeCard) -> None:
 
 def test_two_streams_without_an_order_race(card: FakeCard) -> None:
     x = torch.zeros(8, device="cuda")
-    x[2:6] = 1.0
-    with torch.cuda.stream(torch.cuda.Stream()):
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
         x[:4].add_(1)
-    assert card.races == ["aten.add_.Tensor beside aten.copy_.default"]
+    assert card.races == ["aten.add_.Tensor beside aten.zeros.default"]
+    torch.cuda.synchronize()
+    x[2:6] = 1.0
+    with torch.cuda.stream(side):
+        x[:4].add_(1)
+    assert card.races[1:] == ["aten.add_.Tensor beside aten.copy_.default"]
 
 
 @pytest.mark.parametrize("order", ["wait", "event", "host", "apart", "both read"])
