@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 from tests.engine.process.tcp_proxy import cable_to
@@ -25,6 +26,7 @@ from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, 
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
+TOKEN = 0x1234567
 OVER = EngineFailure("engine_dead", "over")
 ENGINE, GATEWAYS, STRANGER = (zmq.curve_keypair() for _ in range(3))
 
@@ -161,7 +163,7 @@ async def test_a_cut_line_is_noticed_and_nothing_that_passed_it_could_be_read(fa
     loop = asyncio.get_running_loop()
     async with cable_to(far.port) as cable, gateway(address(cable.port), lambda: cuts.append(loop.time())) as client:
         await until(lambda: client.ready is not None)
-        stream = client.generate(request("secret-id", 100_000, prompt=77))
+        stream = client.generate(request("secret-id", 100_000, prompt=TOKEN))
         await anext(stream)
         cable.cut()
         began = loop.time()
@@ -174,7 +176,10 @@ async def test_a_cut_line_is_noticed_and_nothing_that_passed_it_could_be_read(fa
         await until(lambda: client.ready is not None)
         assert [d.token_ids for d in await answer(client, request("after"))] == [[11], [12], [13]]
         assert len(cable.seen) > 1000
-        for readable in (b"hello", b"secret-id", b"generate", b"token_ids", b"heartbeat"):
+        tokens = [
+            msgspec.msgpack.encode(TOKEN + further) for further in range(3)
+        ]  # the prompt's, and two that came back
+        for readable in (b"hello", b"secret-id", b"generate", b"token_ids", b"heartbeat", *tokens):
             assert readable not in cable.seen
 
 

@@ -1,0 +1,188 @@
+"""Two gateways and two engines, each with a folder of its own, on one PostgreSQL: as on four hosts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from tests.e2e.conftest import ONE_THREAD, Server, serving
+from tests.e2e.test_base_models import Tiny, tiny
+from tests.e2e.test_lifecycle import upload, wait_until
+from tests.engine.process.test_lines import free_port
+from tests.platform.registry.postgres import running
+
+from multiflora_platform.storage.migrations import upgrade
+
+__all__ = ["tiny"]
+pytestmark = pytest.mark.slow
+
+PROMPT = "the quick brown fox jumps over the lazy dog"
+
+
+@dataclass
+class Site:
+    gateways: list[Server]
+    engines: list[subprocess.Popen[str]]
+
+    def replicas(self, gateway: int = 0) -> list[Any]:
+        with self.gateways[gateway].http() as http:
+            return list(http.get("/api/v1/replicas").json()["items"])
+
+    def ready(self) -> list[set[str]]:
+        """The engines that each gateway sees and that serve."""
+        seen = [self.replicas(number) for number in range(len(self.gateways))]
+        return [{row["id"] for row in rows if row["state"] == "ready"} for rows in seen]
+
+
+@contextmanager
+def engine(arguments: list[str], output: list[str]) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "multiflora", "engine", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: output.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        reader.join(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    secret = folder / "secret"
+    secret.write_text("5e" * 32, encoding="ascii")
+    with ExitStack() as stack:
+        postgres = stack.enter_context(running())
+        if postgres is None:
+            pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+        url = postgres.create()
+        upgrade(url)
+        shared = [str(tiny.base), "--database-url", url, "--secret-file", str(secret), "--group", "site"]
+        output: list[str] = []
+        engines = []
+        for number in range(2):
+            own = ["--listen", f"tcp://127.0.0.1:{free_port()}", "--data-dir", str(folder / f"engine-{number}")]
+            memory = ["--kv-cache-memory", "4000000", *ONE_THREAD]
+            engines.append(stack.enter_context(engine([*shared, *own, *memory], output)))
+        gateways = [
+            stack.enter_context(serving(folder / f"gateway-{number}", *shared, entry=("multiflora", "gateway")))
+            for number in range(2)
+        ]
+        site = Site(gateways, engines)
+        wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
+        yield site
+
+
+def complete(http: httpx.Client, model: str, length: int, prompt: str = PROMPT, **more: Any) -> Any:
+    body = {"model": model, "prompt": prompt, "max_tokens": length, "temperature": 0, "ignore_eos": True, **more}
+    answer = http.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def cached(answer: Any) -> int:
+    return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def test_what_is_uploaded_at_one_gateway_is_served_at_the_other_by_all_engines(site: Site, tiny: Tiny) -> None:
+    one, two = (gateway.http() for gateway in site.gateways)
+    with one, two:
+        assert one.post("/api/v1/adapters", json={"name": "poet"}).status_code == 201
+        assert upload(one, "poet", tiny.adapter).status_code == 201
+        wait_until(lambda: two.get("/v1/models/poet").status_code == 200)
+        assert two.post("/api/v1/adapters/poet:load").is_success, "both engines fetch its files from the other gateway"
+        rows = [{a["residency"] for a in row["adapters"]} for row in site.replicas(1)]
+        assert rows == [{"slot"}] * 2
+        for http in (one, two):
+            for model, adapted in (("tiny-base", False), ("poet", True)):
+                text = complete(http, model, 12)["choices"][0]["text"]
+                assert text == tiny.answer(PROMPT, 12, adapted=adapted)
+    for gateway in site.gateways:
+        maps = Path(f"/proc/{gateway.process.pid}/maps").read_text(encoding="utf-8")
+        assert "libtorch" not in maps
+
+
+def test_a_tenants_cache_is_found_from_both_gateways_and_never_by_another_tenant(site: Site) -> None:
+    with site.gateways[0].http() as http:
+        keys = {}
+        for tenant in ("acme", "globex"):
+            assert http.post("/api/v1/tenants", json={"name": tenant}).status_code == 201
+            body = {"name": tenant, "role": "tenant", "tenant": tenant}
+            keys[tenant] = http.post("/api/v1/keys", json=body).json()["key"]
+
+    def ask(gateway: int, tenant: str) -> int:
+        server = site.gateways[gateway]
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {keys[tenant]}"}, timeout=60) as http:
+            return cached(complete(http, "tiny-base", 1, "a long document " * 8))
+
+    with site.gateways[1].http() as http:
+        wait_until(lambda: http.get("/v1/models", headers={"Authorization": f"Bearer {keys['globex']}"}).is_success)
+    assert ask(0, "acme") == 0
+    assert ask(1, "acme") > 0, "the other gateway knows which engine has it"
+    assert ask(1, "globex") == 0
+
+
+def under_load(site: Site, event: Callable[[], None]) -> tuple[list[int], list[str]]:
+    """Statuses of requests of one token, and how streams ended that had begun before the event."""
+
+    def short(number: int) -> int:
+        with site.gateways[number % 2].http() as http:
+            body = {"model": "tiny-base", "prompt": f"{number} {PROMPT}", "max_tokens": 1}
+            return http.post("/v1/completions", json=body).status_code
+
+    begun = threading.Barrier(5)
+
+    def stream(number: int) -> str:
+        body = {"model": "tiny-base", "prompt": PROMPT, "max_tokens": 300, "ignore_eos": True, "stream": True}
+        with site.gateways[number % 2].http() as http, http.stream("POST", "/v1/completions", json=body) as answer:
+            lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line)
+            next(lines)
+            begun.wait(60)
+            last = list(lines)[-1]
+        return last if last == "[DONE]" else str(json.loads(last)["error"]["code"])
+
+    with ThreadPoolExecutor(12) as pool:
+        streams = [pool.submit(stream, number) for number in range(4)]
+        begun.wait(60)
+        first = [pool.submit(short, number) for number in range(10)]
+        event()
+        later = [pool.submit(short, number) for number in range(10, 40)]
+        return [one.result() for one in (*first, *later)], [one.result() for one in streams]
+
+
+def test_a_killed_engine_costs_only_streams_that_had_begun(site: Site) -> None:
+    def kill() -> None:
+        (child,) = psutil.Process(site.engines[0].pid).children()
+        child.kill()
+
+    statuses, ends = under_load(site, kill)
+    assert set(statuses) == {200}
+    assert set(ends) <= {"[DONE]", "engine_dead"}
+    wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
+
+
+def test_an_engine_that_is_told_to_end_fails_nothing_and_leaves(site: Site) -> None:
+    statuses, ends = under_load(site, lambda: site.engines[1].send_signal(signal.SIGTERM))
+    assert set(statuses) == {200}
+    assert set(ends) == {"[DONE]"}
+    assert site.engines[1].wait(60) == 0
+    wait_until(lambda: [len(site.replicas(number)) for number in (0, 1)] == [1, 1])
+    with site.gateways[0].http() as http:
+        refused = http.post("/api/v1/models", json={"name": "second", "source": "org/other"})
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (409, "engines-elsewhere")
