@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from multiflora_adapters.base_model import Site, SitePart
 from multiflora_engine.models.quantisation.dense_source import DenseSource
+from multiflora_engine.models.quantisation.plain import PlainTensor
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.quantised import QuantisedWeight
@@ -71,6 +73,9 @@ class Target:
         return replace(self, is_transposed=False)
 
     def fill_from(self, source: DenseSource) -> None:
+        if isinstance(source, PlainTensor) and (ranges := self._stored_ranges):
+            self._fill_ranges(source, ranges)
+            return
         if not self.takes_pieces:
             self.fill(_whole(source))
             return
@@ -86,6 +91,20 @@ class Target:
                 values = self.served(piece[order[places] - first])
                 rows.index_copy_(0, places.to(rows.device), values.to(rows.device, rows.dtype))
             first = end
+
+    @property
+    def _stored_ranges(self) -> tuple[tuple[int, int], ...] | None:
+        """Of the stored rows, those of a part that has them in their order; None of others."""
+        if self.part is None or self.part.whole.row_order is not None or self.is_transposed:
+            return None
+        return self.part.rows
+
+    def _fill_ranges(self, source: PlainTensor, ranges: Iterable[tuple[int, int]]) -> None:
+        filled = 0
+        for first, end in ranges:
+            own = self.tensor[filled : filled + end - first]
+            replace(self, tensor=own, row_order=None, part=None).fill_from(source.rows(first, end))
+            filled += end - first
 
     def fill(self, stored: torch.Tensor) -> None:
         """stored: of `stored_shape`, any float dtype."""

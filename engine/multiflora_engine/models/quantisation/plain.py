@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -42,6 +42,13 @@ class PlainTensor:
     @property
     def num_bytes(self) -> int:
         return self.stored.num_bytes
+
+    def rows(self, first: int, end: int) -> PlainTensor:
+        """Some of its rows, read without the others."""
+        row_bytes = self.stored.num_bytes // self.shape[0]
+        begin, num_bytes = self.stored.begin + first * row_bytes, (end - first) * row_bytes
+        shape = (end - first, *self.shape[1:])
+        return replace(self, stored=replace(self.stored, shape=shape, begin=begin, num_bytes=num_bytes))
 
     def check(self) -> None:
         if self.stored.dtype not in _SERVED_TYPES:
