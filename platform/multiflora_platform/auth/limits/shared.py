@@ -90,7 +90,8 @@ class SharedLimits(Limits):
         return _SharedClaim(self, holdings)
 
     def headers(self, principal: Principal) -> dict[str, str]:
-        return {} if principal.tenant_id is None else self._of(principal, principal.tenant_id).headers()
+        holdings = None if principal.tenant_id is None else self._holdings.get(principal.tenant_id)
+        return {} if holdings is None else holdings.headers()
 
     def look_at(self, holdings: Holdings) -> None:
         """What it holds has changed: the keeper gives back at once what another server may wait for."""
