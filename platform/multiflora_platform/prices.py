@@ -66,6 +66,10 @@ class Prices:
         savings = self.savings(cached_tokens, saved_seconds, seconds_again)
         return ContextMoney(**asdict(savings), stored=self.stored(token_seconds))
 
+    def cost(self, device_seconds: float, cached_tokens: int, token_seconds: int) -> float:
+        """What is charged for all of it; as in `money`."""
+        return device_seconds * self.device_second + cached_tokens * self.cached_token + self.stored(token_seconds)
+
     def money(
         self,
         device_seconds: float,

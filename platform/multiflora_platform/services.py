@@ -18,6 +18,7 @@ from multiflora_platform.traffic import Traffic
 from multiflora_platform.web.openai_errors import ApiError, unavailable
 
 if TYPE_CHECKING:
+    from multiflora_platform.auth.budgets import Budgets
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.auth.limits.limits import Limits
     from multiflora_platform.auth.principals import Principal
@@ -47,6 +48,7 @@ class Services(Traffic):
     metrics: Metrics
     limits: Limits
     usage: UsageLedger
+    budgets: Budgets
     shadows: Shadows
     webhooks: Webhooks
     insight: Insight

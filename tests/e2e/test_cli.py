@@ -215,6 +215,13 @@ def test_a_tenant_its_key_and_its_usage(cli: Callable[..., Done], demo: Any) -> 
     changed = cli("tenants", "set", "cli-tenant", "--rpm", "none", "--disable", "-o", "json").json
     assert (changed["requests_per_minute"], changed["disabled"]) == (None, True)
     assert "cli-tenant" in cli("tenants", "ls").out
+    changed = cli("tenants", "set", "cli-tenant", "--budget-tokens-per-month", "5000", "-o", "json").json
+    assert (changed["budget_tokens_per_month"], changed["budget_tokens_per_day"]) == (5000, None)
+    (budget,) = cli("tenants", "budgets", "cli-tenant", "-o", "json").json
+    assert (budget["unit"], budget["amount"], budget["used"]) == ("tokens", 5000, row["prompt_tokens"] + 8)
+    assert "cli-tenant" in cli("tenants", "budgets").out
+    refused = cli("tenants", "set", "cli-tenant", "--budget-money-per-day", "5")
+    assert (refused.code, "needs prices" in refused.err) == (1, True)
     rotated = cli("keys", "rotate", key["id"], "--overlap", "0s", "-o", "json").json
     assert rotated["rotated_from"] == key["id"]
     assert cli("keys", "show", rotated["id"], "-o", "json").json["scopes"] == ["inference", "usage:read"]

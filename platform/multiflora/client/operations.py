@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Literal
 
 from multiflora.client.transport import AsyncTransport, Transport, quoted
-from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
+from multiflora_platform.auth.account_answers import (
+    BudgetPage,
+    Key,
+    KeyPage,
+    NewlyMadeKey,
+    Tenant,
+    TenantPage,
+    UsagePage,
+)
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.base_models.model_schemas import LoadedModel, ModelPage, NewModel
 from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
@@ -512,6 +520,10 @@ class Client(Transport):
                 "page_token": page_token,
             },
         )
+
+    def get_budgets(self, *, tenant: str | None = None) -> BudgetPage:
+        """What is used of each budget in the present day or month (UTC), by tenant."""
+        return self.call("GET", "/budgets", BudgetPage, query={"tenant": tenant})
 
     def list_webhooks(self) -> WebhookPage:
         """Oldest first."""
@@ -1287,6 +1299,10 @@ class AsyncClient(AsyncTransport):
                 "page_token": page_token,
             },
         )
+
+    async def get_budgets(self, *, tenant: str | None = None) -> BudgetPage:
+        """What is used of each budget in the present day or month (UTC), by tenant."""
+        return await self.call("GET", "/budgets", BudgetPage, query={"tenant": tenant})
 
     async def list_webhooks(self) -> WebhookPage:
         """Oldest first."""

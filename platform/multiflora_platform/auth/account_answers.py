@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from multiflora_platform.auth.policies import PriorityClass
+from multiflora_platform.auth.policies import BudgetPeriod, BudgetUnit, PriorityClass
 from multiflora_platform.auth.principals import Role
 from multiflora_platform.auth.scopes import Scope
 from multiflora_platform.prices import Money
@@ -21,6 +21,10 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     priority: PriorityClass
     shared_prefixes: bool
     disabled: bool
+    budget_tokens_per_day: int | None
+    budget_tokens_per_month: int | None
+    budget_money_per_day: float | None
+    budget_money_per_month: float | None
     created_at: str
     etag: str
 
@@ -82,4 +86,21 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[UsageRow]
+    next_page_token: str | None
+
+
+class BudgetUse(msgspec.Struct, frozen=True, kw_only=True):
+    """amount, used: tokens, or money in `currency`; of all servers on the database. begins_anew_at: in UTC."""
+
+    tenant: str
+    unit: BudgetUnit
+    period: BudgetPeriod
+    amount: float
+    used: float
+    currency: str | None
+    begins_anew_at: str
+
+
+class BudgetPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[BudgetUse]
     next_page_token: str | None

@@ -18,10 +18,14 @@ Pattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]*$"
 Patterns = Annotated[list[Pattern], Meta(max_length=256)]
 Limit = Annotated[int, Meta(ge=1, le=LARGEST_NUMBER)]
 Share = Annotated[float, Meta(gt=0, le=1)]
+# Beyond 2**53 a JSON number is not exact everywhere.
+TokenBudget = Annotated[int, Meta(ge=1, le=2**53)]
+MoneyBudget = Annotated[float, Meta(gt=0, le=1e12)]
 
 
 class NewTenant(Body, frozen=True):
-    """allowed_adapters: shell patterns, `sql-*`; of the base model's name, too. kv_share: part of all KV blocks."""
+    """allowed_adapters: shell patterns, `sql-*`; of the base model's name, too. kv_share: part of all KV blocks.
+    budget_…: of tokens, or of money in the server's currency, in a day or month of UTC."""
 
     name: str
     allowed_adapters: Patterns = field(default_factory=lambda: ["*"])
@@ -31,6 +35,10 @@ class NewTenant(Body, frozen=True):
     kv_share: Share = 1.0
     priority: PriorityClass = "normal"
     shared_prefixes: bool = False
+    budget_tokens_per_day: TokenBudget | None = None
+    budget_tokens_per_month: TokenBudget | None = None
+    budget_money_per_day: MoneyBudget | None = None
+    budget_money_per_month: MoneyBudget | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -48,6 +56,10 @@ class TenantPatch(Patch, frozen=True):
     priority: PriorityClass | UnsetType = UNSET
     shared_prefixes: bool | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
+    budget_tokens_per_day: TokenBudget | UnsetType | None = UNSET
+    budget_tokens_per_month: TokenBudget | UnsetType | None = UNSET
+    budget_money_per_day: MoneyBudget | UnsetType | None = UNSET
+    budget_money_per_month: MoneyBudget | UnsetType | None = UNSET
 
 
 class NewKey(Body, frozen=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.auth.policies import UNLIMITED, Policy
+from multiflora_platform.auth.policies import UNLIMITED, Budget, BudgetPeriod, BudgetUnit, Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import KeyRow, TenantRow
@@ -99,7 +99,15 @@ def policy_of(row: TenantRow) -> Policy:
         row.priority,  # type: ignore[arg-type]  # the table's constraint knows the three classes
         row.shared_prefixes,
         row.disabled,
+        budgets_of(row),
     )
+
+
+def budgets_of(row: TenantRow) -> tuple[Budget, ...]:
+    units: tuple[BudgetUnit, ...] = ("tokens", "money")
+    periods: tuple[BudgetPeriod, ...] = ("day", "month")
+    amounts = {(unit, period): getattr(row, f"budget_{unit}_per_{period}") for unit in units for period in periods}
+    return tuple(Budget(unit, period, amount) for (unit, period), amount in amounts.items() if amount is not None)
 
 
 def _entry(key: KeyRow, tenant: TenantRow | None) -> DirectoryEntry:

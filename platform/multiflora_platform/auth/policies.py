@@ -7,6 +7,22 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 PriorityClass = Literal["high", "normal", "low"]
+BudgetUnit = Literal["tokens", "money"]
+BudgetPeriod = Literal["day", "month"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a tenant may use up in a day or month of UTC. amount: tokens, or money in the server's currency."""
+
+    unit: BudgetUnit
+    period: BudgetPeriod
+    amount: float
+
+    @property
+    def name(self) -> str:
+        """As the fields of a tenant are called behind `budget_`."""
+        return f"{self.unit}_per_{self.period}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,7 @@ class Policy:
     shared_prefixes: bool = False
     # All its keys are refused.
     disabled: bool = False
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def has_limits(self) -> bool:

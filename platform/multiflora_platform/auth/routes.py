@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -23,7 +24,9 @@ from multiflora_platform.auth.account_requests import (
 )
 from multiflora_platform.auth.dependencies import keys_of, require_admin
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.prices import prices_of
 from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.problems import InvalidRequest
 from multiflora_platform.web.request_headers import Absent, Unchanged
 from multiflora_platform.web.resources import answers, rendered, resource
 
@@ -37,6 +40,7 @@ Admin = Annotated[Principal, Depends(require_admin)]
 async def create_tenant(request: Request, principal: Admin, expected: Absent) -> Response:
     """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
     body = await read_json(request, NewTenant)
+    _check_money(request, body.fields)
     made = await keys_of(request).tenants.create(principal.actor, body.name, expected, **body.fields)
     return resource(request, made, 201, {"Location": f"/api/v1/tenants/{made.name}"})
 
@@ -56,6 +60,7 @@ async def get_tenant(request: Request, principal: Admin, tenant: str) -> Respons
 async def change_tenant(request: Request, principal: Admin, tenant: str, expected: Unchanged) -> Response:
     """Holds from the next request on; null lifts a limit."""
     body = await read_json(request, TenantPatch)
+    _check_money(request, body.fields)
     changed = await keys_of(request).tenants.amend(principal.actor, tenant, expected, **body.fields)
     return resource(request, changed)
 
@@ -106,6 +111,14 @@ async def revoke_key(request: Request, principal: Admin, key_id: str, expected: 
     """Refused from the next request on; it stays in the list, with `revoked_at`."""
     await keys_of(request).revoke_key(principal.actor, key_id, expected)
     return Response(status_code=204)
+
+
+def _check_money(request: Request, fields: Mapping[str, Any]) -> None:
+    """A budget of money that nothing counts towards would be none. Raises InvalidRequest."""
+    asked = [name for name, value in fields.items() if name.startswith("budget_money") and value is not None]
+    if asked and prices_of(request.app.state.services.settings) is None:
+        detail = "A budget of money needs prices: start with --price-per-device-second, or set one of tokens."
+        raise InvalidRequest(detail, pointer=f"/{asked[0]}")
 
 
 def _made(request: Request, key: NewlyMadeKey) -> Response:

@@ -21,7 +21,7 @@ def scope_of(method: str, path: str) -> Scope:
         # Who may send a prompt may ask what the cache has of it, and hold its beginning.
         if path in (_EXPLAIN, _DRIFT) or kind == "contexts":
             return "inference"
-        return "usage:read" if kind == "usage" else "admin"
+        return "usage:read" if kind in ("usage", "budgets") else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
         return "registry:write"
     if path.startswith("/v1/") or path in ("/tokenize", "/detokenize", "/tokenizer_info"):

@@ -53,6 +53,8 @@ class Tenants:
             precondition.check(f"Tenant {name!r}", _shown(row).etag)
             for field, value in fields.items():
                 setattr(row, field, value)
+            if any(field.startswith("budget_") for field in fields):
+                row.budget_warned = {}  # another budget, another warning
             change.record("tenant.updated", name, tenant=name, **fields)
             await self._directory.follow(change)
             return _shown(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple
@@ -89,8 +89,13 @@ class UsageLedger:
         """prices: None where nothing is told in money."""
         self._database = database
         self._prices = prices
-        # Counted but not written, by (day, tenant, adapter).
+        # Counted but not written, by (day, tenant, adapter); and what is being written.
         self._pending: dict[_Row, Counts] = {}
+        self._writing: dict[_Row, Counts] = {}
+        self.writes = 0
+        """So many writes have moved counts from here to the database."""
+        self.after_write: list[Callable[[Collection[str]], Awaitable[None]]] = []
+        """Told of the tenants whose counts were written."""
         # Today, and the Unix second in which it ends: a date is not made anew for each token.
         self._day, self._day_ends = "", 0.0
         self._lock = asyncio.Lock()
@@ -107,18 +112,43 @@ class UsageLedger:
             counts = self._pending[key] = Counts()
         return counts
 
-    async def flush(self) -> None:
-        """Everything that was counted until now is in the database afterwards. Raises Unavailable."""
+    async def flush(self) -> set[str]:
+        """Everything that was counted until now is in the database afterwards. Returns the tenants that had counts.
+        Raises Unavailable."""
         async with self._lock:
-            taken, self._pending = self._pending, {}
+            taken = self._writing = self._pending
+            self._pending = {}
             if not taken:
-                return
+                return set()
             try:
                 await self._database.write("system", lambda change: _write(change, taken))
+                self.writes += 1
             except BaseException:
                 for row, counts in taken.items():
                     self._pending.setdefault(row, Counts()).add(counts)
                 raise
+            finally:
+                self._writing = {}
+        return {tenant for _, tenant, _ in taken}
+
+    async def written(self, tenant: str, since: str) -> tuple[int, dict[str, Counts]]:
+        """`writes`, and what the database has of a tenant then, of all servers, by day of UTC from `since` on
+        (2026-01-31, or 2026-01). Raises Unavailable."""
+        row = DailyUsageRow
+        query = (
+            select(row.day, *(func.sum(getattr(row, name)) for name in COUNTED))
+            .where(row.tenant == tenant, row.day >= since)
+            .group_by(row.day)
+        )
+        async with self._lock:  # between writes: what is being written is neither unwritten nor read
+            async with self._database.read() as session:
+                found = {day: Counts(*map(int, sums)) for day, *sums in await session.execute(query)}
+            return self.writes, found
+
+    def unwritten(self, tenant: str) -> Iterator[tuple[str, Counts]]:
+        """This server's, with the day of UTC."""
+        for rows in (self._pending, self._writing):
+            yield from ((day, counts) for (day, owner, _), counts in rows.items() if owner == tenant)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -177,7 +207,9 @@ class UsageLedger:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
-                await self.flush()
+                written = await self.flush()
+                for told in self.after_write if written else ():
+                    await told(written)
             except Exception as error:
                 _log.warning("usage could not be written, and will be with the next turn: %s", error)
 

@@ -1,4 +1,4 @@
-"""/api/v1/usage: what tenants used; a tenant sees its own."""
+"""/api/v1/usage and /api/v1/budgets: what tenants used, and may use; a tenant sees its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from starlette.requests import Request
 
-from multiflora_platform.auth.account_answers import UsagePage
+from multiflora_platform.auth.account_answers import BudgetPage, UsagePage
+from multiflora_platform.auth.budgets import Budgets
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Group, UsageFilter, UsageLedger
 from multiflora_platform.web.refusals import Forbidden
-from multiflora_platform.web.resources import answers, compressed
+from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["usage"])
 
@@ -32,10 +33,24 @@ async def get_usage(
     page_token: str | None = None,
 ) -> Response:
     """Sums by day (UTC), tenant and adapter, or by fewer of them. `since`, `until`: days, both included."""
-    if not principal.is_admin:
-        if tenant not in (None, principal.tenant):
-            raise Forbidden("A tenant's key sees its own usage only.")
-        tenant = principal.tenant
-    wanted = UsageFilter(tenant, adapter, since, until, group_by)
+    wanted = UsageFilter(_visible(principal, tenant), adapter, since, until, group_by)
     ledger = cast(UsageLedger, request.app.state.services.usage)
     return await compressed(request, await ledger.page(wanted, limit, page_token))
+
+
+@router.get("/budgets", responses=answers(BudgetPage))
+async def get_budgets(
+    request: Request, principal: Annotated[Principal, Depends(require_key)], tenant: str | None = None
+) -> Response:
+    """What is used of each budget in the present day or month (UTC), by tenant."""
+    budgets = cast(Budgets, request.app.state.services.budgets)
+    return rendered(BudgetPage(items=await budgets.uses(_visible(principal, tenant)), next_page_token=None))
+
+
+def _visible(principal: Principal, tenant: str | None) -> str | None:
+    """tenant: that the request names; None for admins: all. Raises Forbidden."""
+    if principal.is_admin:
+        return tenant
+    if tenant not in (None, principal.tenant):
+        raise Forbidden("A tenant's key sees its own usage only.")
+    return principal.tenant

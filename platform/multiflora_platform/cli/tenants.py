@@ -1,4 +1,4 @@
-"""`multiflora tenants create|ls|show|set`, over the server's REST API."""
+"""`multiflora tenants create|ls|show|set|budgets`, over the server's REST API."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ COLUMNS = (
     "shared_prefixes",
     "disabled",
 )
+BUDGETS = ("budget_tokens_per_day", "budget_tokens_per_month", "budget_money_per_day", "budget_money_per_month")
+BUDGET_COLUMNS = ("tenant", "unit", "period", "amount", "used", "currency", "begins_anew_at")
 NO_LIMIT = "none"
 
 
@@ -28,6 +30,8 @@ def add_parser(commands: Any) -> None:
     _add_limits(actions.add("create", create, "make a tenant"))
     actions.add("ls", ls, "list tenants")
     actions.add("show", show, "one tenant").add_argument("name")
+    asking = actions.add("budgets", budgets, "what is used of budgets")
+    asking.add_argument("name", nargs="?", help="only this tenant's")
     changing = actions.add("set", change, "change a tenant's limits; `none` lifts one")
     _add_limits(changing)
     switch = changing.add_mutually_exclusive_group()
@@ -44,6 +48,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ("--concurrent", "max_concurrent_requests"),
     ):
         parser.add_argument(flag, dest=field, type=_limit, metavar="N", help=field.replace("_", " "))
+    for field in BUDGETS:
+        flag, kind = f"--{field.replace('_', '-')}", _limit if "tokens" in field else _money
+        parser.add_argument(flag, dest=field, type=kind, metavar="N", help=f"{field.replace('_', ' ')} of UTC")
     parser.add_argument("--kv-share", type=float, metavar="PART", help="of all KV blocks, above 0 and at most 1")
     parser.add_argument("--priority", choices=("high", "normal", "low"))
     parser.add_argument("--shared-prefixes", action=argparse.BooleanOptionalAction, default=None)
@@ -51,6 +58,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _limit(text: str) -> int | str:
     return text if text == NO_LIMIT else int(text)
+
+
+def _money(text: str) -> float | str:
+    return text if text == NO_LIMIT else float(text)
 
 
 def create(arguments: argparse.Namespace) -> int:
@@ -66,6 +77,12 @@ def show(arguments: argparse.Namespace) -> int:
     return show_answer(arguments, "GET", f"/tenants/{quoted(arguments.name)}")
 
 
+def budgets(arguments: argparse.Namespace) -> int:
+    asked = {"tenant": arguments.name} if arguments.name else {}
+    emit(arguments.output, request(arguments, "GET", "/budgets", params=asked).json()["items"], BUDGET_COLUMNS)
+    return 0
+
+
 def change(arguments: argparse.Namespace) -> int:
     fields = _given(arguments)
     if arguments.disabled is not None:
@@ -74,5 +91,6 @@ def change(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = {field: getattr(arguments, field, None) for field in COLUMNS if field not in ("name", "disabled")}
+    fields = (*COLUMNS, *BUDGETS)
+    given = {field: getattr(arguments, field, None) for field in fields if field not in ("name", "disabled")}
     return {field: None if value == NO_LIMIT else value for field, value in given.items() if value is not None}

@@ -32,6 +32,8 @@ ENDPOINTS: dict[str, Route] = {
 PRIORITY = 1000
 _RETRIED = (429, 503)
 _RETRY_SECONDS = 1.0
+# A budget that is used up for weeks may be raised meanwhile.
+_LONGEST_PAUSE = 60.0
 
 
 async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, Any]) -> Response:
@@ -46,12 +48,13 @@ async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, A
 
 
 async def persistently(ask: Callable[[], Awaitable[Response]]) -> Response:
-    """Until there is an answer: a full queue, a spent limit and an engine that restarts are waited out."""
+    """Until there is an answer: a full queue, a spent limit or budget and an engine that restarts are waited out."""
     while True:
         response = await ask()
         if response.status_code not in _RETRIED:
             return response
-        await asyncio.sleep(float(response.headers.get("retry-after", _RETRY_SECONDS)))
+        pause = float(response.headers.get("retry-after", _RETRY_SECONDS))
+        await asyncio.sleep(min(pause, _LONGEST_PAUSE))
 
 
 def background_width(engine: EngineHandle) -> int:

@@ -18,6 +18,7 @@ from uvicorn.config import LOG_LEVELS
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_engine.protocol.messages import Ready
+from multiflora_platform.auth.budgets import BudgetedLimits, Budgets
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits.opening import open_limits
 from multiflora_platform.auth.usage import UsageLedger
@@ -256,9 +257,10 @@ async def _parts(
         webhooks.dispatcher.start()
         stack.push_async_callback(webhooks.close)
         usage = UsageLedger(database, prices_of(settings))
+        budgets = Budgets(database, usage, prices_of(settings))
         usage.start()
         stack.push_async_callback(usage.close)
-        limits = open_limits(database)
+        limits = BudgetedLimits(budgets, open_limits(database))
         stack.push_async_callback(limits.close)
         tracing = None
         if settings.otlp_traces_endpoint is not None:
@@ -298,6 +300,7 @@ async def _parts(
             metrics=metrics,
             limits=limits,
             usage=usage,
+            budgets=budgets,
             shadows=shadows,
             tracing=tracing,
             webhooks=webhooks,

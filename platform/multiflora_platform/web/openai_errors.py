@@ -2,7 +2,7 @@
 
 ApiError   400 invalid_value, invalid_grammar, unsupported_parameter, context_length_exceeded, adapter_rejected
            401 invalid_api_key   403 forbidden   404 model_not_found, not_found   413 request_too_large
-           429 server_overloaded, rate_limit_exceeded   431 headers_too_large   500 internal_error
+           429 server_overloaded, rate_limit_exceeded, budget_exceeded   431 headers_too_large   500 internal_error
            503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading, kv_cache_pinned,
            limits_unavailable
            504 deadline_exceeded
@@ -99,7 +99,7 @@ def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:
 
 def rate_limited(reached: LimitReached) -> ApiError:
     headers = {"Retry-After": str(reached.retry_after)}
-    return ApiError(429, "rate_limit_exceeded", reached.detail, headers=headers)
+    return ApiError(429, reached.code, reached.detail, headers=headers)
 
 
 @contextmanager

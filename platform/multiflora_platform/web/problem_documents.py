@@ -38,7 +38,7 @@ def render_auth(error: AuthError) -> JSONResponse:
 
 def render_limit(reached: LimitReached) -> JSONResponse:
     headers = {"Retry-After": str(reached.retry_after)}
-    return problem(429, "rate-limit-exceeded", "A limit of the tenant is reached", reached.detail, headers=headers)
+    return problem(429, reached.code.replace("_", "-"), reached.title, reached.detail, headers=headers)
 
 
 def from_validation(error: RequestValidationError) -> InvalidRequest:

@@ -37,8 +37,17 @@ class Forbidden(AuthError):
 class LimitReached(Exception):
     """A tenant's limit of requests or tokens."""
 
+    code: ClassVar[str] = "rate_limit_exceeded"
+    title: ClassVar[str] = "A limit of the tenant is reached"
+
     def __init__(self, detail: str, retry_after: float) -> None:
         """detail: which limit, and what to do. retry_after: seconds, rounded up to whole ones."""
         super().__init__(detail)
         self.detail = detail
         self.retry_after = max(1, math.ceil(retry_after))
+
+
+class BudgetExceeded(LimitReached):
+    """A tenant has used up what it may in a day or month."""
+
+    code, title = "budget_exceeded", "A budget of the tenant is used up"

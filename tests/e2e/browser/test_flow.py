@@ -361,6 +361,7 @@ def test_a_tenant_gets_a_key_with_a_quota(window: Window, shop: Server) -> None:
     page.get_by_role("button", name="New tenant").first.click()
     page.get_by_label("Name", exact=True).fill("acme")
     page.get_by_label("Requests per minute").fill("60")
+    page.get_by_label("Tokens a day").fill("8")
     page.get_by_role("button", name="Make tenant").click()
     page.get_by_role("cell", name="acme").wait_for()
     page.get_by_role("button", name="New key").click()
@@ -378,6 +379,12 @@ def test_a_tenant_gets_a_key_with_a_quota(window: Window, shop: Server) -> None:
             headers={"Authorization": f"Bearer {key}"},
         )
         assert (answer.status_code, answer.headers["x-ratelimit-limit-requests"]) == (200, "60")
+        used = answer.json()["usage"]["total_tokens"]
+    page = window.open("/tenants/acme")
+    page.get_by_role("img", name=f"Used of tokens a day: {round(100 * used / 8)}%").wait_for()
+    page.get_by_text(f"{used} of 8").wait_for()
+    page = window.open("/tenants")
+    page.get_by_role("row", name=re.compile("^acme ")).get_by_role("img", name=re.compile("Used of tokens")).wait_for()
     page.get_by_role("navigation", name="Parts of this page").get_by_role("link", name="Keys").click()
     row = page.get_by_role("row", name=re.compile("^ci "))
     row.get_by_role("button", name="Revoke…").click()

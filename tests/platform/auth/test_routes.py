@@ -19,6 +19,7 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters"),
     ("GET", "/usage"),
+    ("GET", "/budgets"),
     ("POST", "/cache:explain"),
     ("GET", "/cache/drift"),
     ("GET", "/contexts"),

@@ -93,6 +93,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             metrics=Metrics("base"),
             limits=MemoryLimits(),
             usage=FakeLedger(),
+            budgets=SimpleNamespace(),
             shadows=Shadows(registry.rollouts, registry.lease),
             webhooks=SimpleNamespace(),
             insight=Insight(groups, drift=Drift(readers(groups))),

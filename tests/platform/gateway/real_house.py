@@ -26,6 +26,7 @@ async def real_house(
         services = (house := make_house()).services
         registry = await make(engine=services.engine)
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
+        services.budgets = registry.budgets
         services.webhooks = registry.webhooks
         services.contexts = await Contexts.open(registry.database, registry.follower)
         services.shadows = Shadows(registry.registry.rollouts, registry.registry.lease)

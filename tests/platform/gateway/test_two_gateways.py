@@ -17,6 +17,7 @@ from tests.platform.registry.house import ADMIN, opening
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.postgres import Server
 
+from multiflora_platform.auth.budgets import BudgetedLimits
 from multiflora_platform.auth.limits.opening import open_limits
 from multiflora_platform.registry.changes.rollout_observations import RequestOutcome
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
@@ -53,7 +54,7 @@ async def gateways(
 async def gateway(house: House, registry: RegistryHouse) -> Gateway:
     services = house.services
     services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
-    services.limits = open_limits(registry.database)
+    services.limits = BudgetedLimits(registry.budgets, open_limits(registry.database))
     house.engine.reply = "x"
     transport = httpx.ASGITransport(create_app(services))
     house.http = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=registry.admin.headers)
@@ -104,6 +105,20 @@ async def test_three_long_requests_are_three(gateways: list[Gateway]) -> None:
     for task in asked:
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_a_budget_is_used_up_by_both_together(gateways: list[Gateway]) -> None:
+    key = await tenant_key(gateways, budget_tokens_per_day=21)
+    for one in gateways:
+        assert (await one.ask(key, prompt="x" * 8, max_tokens=2)).status_code == 200
+        await one.registry.usage.flush()
+    for one in gateways:
+        async with asyncio.timeout(30):
+            while (refused := await one.ask(key)).status_code == 200:
+                await one.registry.usage.flush()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "budget_exceeded")
+        assert "21 tokens per day is used up; it begins anew at" in refused.json()["error"]["message"]
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
 
 
 async def test_a_key_and_a_tenant_are_refused_where_they_were_not_changed(gateways: list[Gateway]) -> None:

@@ -21,6 +21,7 @@ from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.client import EngineClient
 from multiflora_engine.protocol.messages import AdapterResult
+from multiflora_platform.auth.budgets import Budgets
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits.memory import MemoryLimits
 from multiflora_platform.auth.usage import UsageLedger
@@ -172,6 +173,7 @@ class House:
         self.keys = await KeyStore.open(self.database, self.follower, self.data, admin_keys=[ADMIN])
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
+        self.budgets = Budgets(self.database, self.usage, None)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
         engine = Fleet(
             [EngineReplica("0", SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))]
@@ -183,6 +185,7 @@ class House:
             registry=self.registry,
             keys=self.keys,
             usage=self.usage,
+            budgets=self.budgets,
             webhooks=self.webhooks,
             engine=engine,
             insight=Insight(groups),

@@ -54,6 +54,7 @@ ANY_KEY = {
     ("GET", "/api/v1/adapters"),
     ("POST", "/api/v1/adapters"),
     ("GET", "/api/v1/usage"),
+    ("GET", "/api/v1/budgets"),
     ("POST", "/api/v1/cache:explain"),
     ("GET", "/api/v1/cache/drift"),
     ("GET", "/api/v1/contexts"),

@@ -36,6 +36,13 @@ class TenantRow(Base):
     shared_prefixes: Mapped[bool] = mapped_column(default=False)
     # All its keys are refused.
     disabled: Mapped[bool] = mapped_column(default=False)
+    # What it may use up in a day or month of UTC, in money or tokens; None: no such budget.
+    budget_tokens_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    budget_tokens_per_month: Mapped[int | None] = mapped_column(BigInteger)
+    budget_money_per_day: Mapped[float | None] = mapped_column(Double)
+    budget_money_per_month: Mapped[float | None] = mapped_column(Double)
+    # By budget, the last day or month in which a warning was told. Written by auth/budgets.py.
+    budget_warned: Mapped[dict[str, Any]] = mapped_column(server_default="{}", default=dict)
 
 
 class TenantLeaseRow(Base):

@@ -7,6 +7,7 @@ import { attempt } from "../lib/toasts.js";
 import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
 import { Loaded } from "../components/states.js";
 import { UsageDays } from "../components/usage-days.js";
+import { Budgets } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
 import { NewKey } from "./tenants/new-key.js";
 import { TenantForm } from "./tenants/tenant-form.js";
@@ -16,7 +17,9 @@ export default function TenantPage({ name }) {
   const [open, setOpen] = useState(null);
   const tenant = useResource((signal) => get(path, { signal }), [path]);
   const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
+  const budgets = useResource((signal) => get(`/api/v1/budgets?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
   const one = tenant.data;
+  const changed = () => (tenant.reload(), budgets.reload());
   const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? `${name} is disabled: its keys are refused.` : `${name} may send requests again.`,
     disabled ? { undo: () => able(false) } : undefined).then(tenant.reload);
   return html`<${PageHeader} title=${name} back=${{ to: "/tenants", label: "Tenants and keys" }} actions=${one && html`
@@ -25,9 +28,10 @@ export default function TenantPage({ name }) {
       <button class="button" onClick=${() => setOpen("limits")}>Change limits…</button>
       <button class="button primary" onClick=${() => setOpen("key")}>New key</button>`} />
     <${Loaded} resource=${tenant}>${(data) => html`<${Limits} of=${data} />`}<//>
+    ${budgets.data?.items.length > 0 && html`<${Card} title="Budgets" about="Of all servers together, by days and months of UTC"><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title="Usage, last 30 days" filter=${{ tenant: name }} />
     <${Card} title="Keys" flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
-    ${open === "limits" && html`<${TenantForm} tenant=${one} onClose=${() => setOpen(null)} onChange=${tenant.reload} />`}
+    ${open === "limits" && html`<${TenantForm} tenant=${one} onClose=${() => setOpen(null)} onChange=${changed} />`}
     ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
 

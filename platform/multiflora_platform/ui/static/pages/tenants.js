@@ -9,6 +9,7 @@ import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 import { UsageDays } from "../components/usage-days.js";
+import { budgetColumn } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
 import { NewKey } from "./tenants/new-key.js";
 import { TenantForm } from "./tenants/tenant-form.js";
@@ -19,13 +20,14 @@ export default function Tenants() {
   const [open, setOpen] = useState(null);
   const tenants = useResource((signal) => get("/api/v1/tenants", { signal }), []);
   const keys = useResource((signal) => get("/api/v1/keys", { signal }), [], { every: 15 });
+  const budgets = useResource((signal) => get("/api/v1/budgets", { signal }), [], { every: 15 });
   const tab = TABS.some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tenants";
   const names = tenants.data?.items.map((tenant) => tenant.name) ?? [];
   return html`<${PageHeader} title="Tenants and keys" about="A tenant's keys share its limits, its cache and its usage" actions=${html`
       <button class="button" onClick=${() => setOpen("tenant")}><${Icon} name="plus" size=${16} />New tenant</button>
       <button class="button primary" onClick=${() => setOpen("key")}><${Icon} name="plus" size=${16} />New key</button>`} />
     <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/tenants" />
-    ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
+    ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} budgets=${budgets.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
     ${tab === "keys" && html`<div class="card"><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//></div>`}
     ${tab === "usage" && html`<${UsageDays} title="All tenants, last 30 days" filter=${{}} />`}
     ${open === "tenant" && html`<${TenantForm} onClose=${() => setOpen(null)} onChange=${tenants.reload} />`}
@@ -34,10 +36,10 @@ export default function Tenants() {
 
 const limited = (key, label) => ({ key, label, number: true, cell: (tenant) => (tenant[key] === null ? html`<span class="muted">no limit</span>` : count(tenant[key])) });
 
-function Listed({ items, keys, onNew }) {
+function Listed({ items, keys, budgets, onNew }) {
   if (!items.length) return html`<${Empty} title="No tenants yet" icon="tenants" action=${html`<button class="button" onClick=${onNew}>New tenant</button>`}>A tenant has its own limits, its own part of the cache and its own adapters.<//>`;
   const live = (tenant) => keys.filter((key) => key.tenant === tenant.name && !key.revoked_at).length;
-  return html`<${Table} name="tenants" label="Tenants" columns=${[...COLUMNS, { key: "keys", label: "Keys", number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
+  return html`<${Table} name="tenants" label="Tenants" columns=${[...COLUMNS, budgetColumn(budgets), { key: "keys", label: "Keys", number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
 }
 
 const COLUMNS = [

@@ -5,7 +5,7 @@ import { attempt, toast } from "../../lib/toasts.js";
 import { Dialog } from "../../components/dialog.js";
 import { Check, Select, TextField } from "../../components/fields.js";
 
-const NEW = { name: "", allowed_adapters: ["*"], requests_per_minute: null, tokens_per_minute: null, max_concurrent_requests: null, kv_share: 1, priority: "normal", shared_prefixes: false };
+const NEW = { name: "", allowed_adapters: ["*"], requests_per_minute: null, tokens_per_minute: null, max_concurrent_requests: null, budget_tokens_per_day: null, budget_tokens_per_month: null, budget_money_per_day: null, budget_money_per_month: null, kv_share: 1, priority: "normal", shared_prefixes: false };
 const PRIORITIES = [["high", "High"], ["normal", "Normal"], ["low", "Low"]];
 
 /** @param {{tenant?: object}} props tenant: the one to change */
@@ -29,7 +29,7 @@ export function TenantForm({ tenant, onClose, onChange }) {
       setProblem({ [(error.pointer ?? "").split("/").pop() || "name"]: error.message });
     }
   };
-  const number = (field, label, hint) => html`<${TextField} label=${label} hint=${hint} type="number" min="1" step="1" placeholder="no limit" value=${values[field]} onInput=${set(field)} problem=${problem[field]} />`;
+  const number = (field, label, step = "1") => html`<${TextField} label=${label} type="number" min=${step === "any" ? "0" : "1"} step=${step} placeholder="no limit" value=${values[field]} onInput=${set(field)} problem=${problem[field]} />`;
   return html`<${Dialog} title=${tenant ? `Limits of ${name}` : "New tenant"} onClose=${onClose}><form class="stack" onSubmit=${save}>
     ${!tenant && html`<${TextField} label="Name" autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem.name} />`}
     <${TextField} label="Adapters it may use" hint="Patterns separated by commas, such as sql-*; its own are always its own" spellcheck="false" value=${values.allowed_adapters} onInput=${set("allowed_adapters")} problem=${problem.allowed_adapters} />
@@ -37,6 +37,10 @@ export function TenantForm({ tenant, onClose, onChange }) {
       ${number("requests_per_minute", "Requests per minute")}
       ${number("tokens_per_minute", "Tokens per minute")}
       ${number("max_concurrent_requests", "Requests at once")}
+      ${number("budget_tokens_per_day", "Tokens a day")}
+      ${number("budget_tokens_per_month", "Tokens a month")}
+      ${number("budget_money_per_day", "Money a day", "any")}
+      ${number("budget_money_per_month", "Money a month", "any")}
       <${TextField} label="Share of the cache, %" type="number" min="1" max="100" value=${values.kv_share} onInput=${set("kv_share")} problem=${problem.kv_share} />
       <${Select} label="Priority" value=${values.priority} onChange=${set("priority")} of=${PRIORITIES} />
     </div>
@@ -46,7 +50,7 @@ export function TenantForm({ tenant, onClose, onChange }) {
   </form><//>`;
 }
 
-const LIMITS = ["requests_per_minute", "tokens_per_minute", "max_concurrent_requests"];
+const LIMITS = ["requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "budget_tokens_per_day", "budget_tokens_per_month", "budget_money_per_day", "budget_money_per_month"];
 
 function textOf(tenant) {
   const limits = Object.fromEntries(LIMITS.map((field) => [field, tenant[field] === null ? "" : String(tenant[field])]));
