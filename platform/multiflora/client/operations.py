@@ -625,9 +625,9 @@ class Client(Transport):
         """Which adapters are on the device of each engine, and the last loads and evictions."""
         return self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
 
-    def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
+    def ask_capacity(self, body: CapacityQuestion, *, model: str | None = None) -> CapacityAnswer:
         """Whether adapters of these ranks and so much context fit at the same time."""
-        return self.call("POST", "/capacity", CapacityAnswer, body=body)
+        return self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
 
     def list_settings(self) -> SettingPage:
         """Every setting, and where its value came from; no secrets."""
@@ -688,6 +688,7 @@ class Client(Transport):
         limit: int = 1000,
         snapshot: bool = False,
         replica: str | None = None,
+        model: str | None = None,
         last_event_id: str | None = None,
     ) -> CacheEventPage:
         """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
@@ -695,7 +696,7 @@ class Client(Transport):
             "GET",
             "/cache/events",
             CacheEventPage,
-            query={"cursor": cursor, "limit": limit, "snapshot": snapshot, "replica": replica},
+            query={"cursor": cursor, "limit": limit, "snapshot": snapshot, "replica": replica, "model": model},
             headers={"last-event-id": last_event_id},
         )
 
@@ -1408,9 +1409,9 @@ class AsyncClient(AsyncTransport):
         """Which adapters are on the device of each engine, and the last loads and evictions."""
         return await self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
 
-    async def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
+    async def ask_capacity(self, body: CapacityQuestion, *, model: str | None = None) -> CapacityAnswer:
         """Whether adapters of these ranks and so much context fit at the same time."""
-        return await self.call("POST", "/capacity", CapacityAnswer, body=body)
+        return await self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
 
     async def list_settings(self) -> SettingPage:
         """Every setting, and where its value came from; no secrets."""
@@ -1471,6 +1472,7 @@ class AsyncClient(AsyncTransport):
         limit: int = 1000,
         snapshot: bool = False,
         replica: str | None = None,
+        model: str | None = None,
         last_event_id: str | None = None,
     ) -> CacheEventPage:
         """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
@@ -1478,7 +1480,7 @@ class AsyncClient(AsyncTransport):
             "GET",
             "/cache/events",
             CacheEventPage,
-            query={"cursor": cursor, "limit": limit, "snapshot": snapshot, "replica": replica},
+            query={"cursor": cursor, "limit": limit, "snapshot": snapshot, "replica": replica, "model": model},
             headers={"last-event-id": last_event_id},
         )
 
