@@ -48,7 +48,7 @@ async def recover(database: Database, scratch: Scratch, artifacts: Artifacts) ->
 
     async def work(change: Change) -> list[str]:
         # Without this, jobs of a killed server would wait for the end of its leases.
-        await jobs.end_leases(change)
+        await jobs.end_leases(change, scratch.has_job)
         await idempotency.forget_old(change)
         return await jobs.unfinished_ids(change.session)
 

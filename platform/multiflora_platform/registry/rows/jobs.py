@@ -169,10 +169,12 @@ def release(change: Change, job: JobRow) -> None:
     job.updated_at = change.now
 
 
-async def end_leases(change: Change) -> None:
-    """No other process lives: what they claimed is free at once."""
+async def end_leases(change: Change, has_files: HasFiles) -> None:
+    """No other process of this data folder lives: what they claimed is free at once. Files of what runs are where it
+    runs: jobs of servers elsewhere stay theirs."""
     for job in await change.session.scalars(select(JobRow).where(JobRow.state == "running")):
-        job.lease_until = change.now
+        if has_files(job.id):
+            job.lease_until = change.now
 
 
 async def require(session: AsyncSession, job_id: str) -> JobRow:

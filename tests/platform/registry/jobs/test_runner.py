@@ -116,7 +116,7 @@ async def test_a_job_is_not_begun_beside_an_attempt_of_the_same_process_whose_le
         await database.write("test", lambda change: end(change, claimed.id))
 
     async def end_leases_and_add_another(change: Change) -> None:
-        await jobs.end_leases(change)
+        await jobs.end_leases(change, lambda job_id: True)
         await add_job(change, 2)
 
     monkeypatch.setattr(job_runner, "LOOK_SECONDS", 0.001)
@@ -179,7 +179,7 @@ async def test_a_job_of_another_runner_keeps_the_runners_looking(database: Datab
     claimed = await database.write("test", lambda change: jobs.claim(change, "another", ()))
     assert claimed is not None
     assert await state() is False
-    await database.write("test", jobs.end_leases)
+    await database.write("test", lambda change: jobs.end_leases(change, lambda job_id: True))
     assert await state() is True
 
     await database.write("test", lambda change: end(change, claimed.id))
