@@ -1,15 +1,15 @@
 """Compiles every kernel for sm_80 and sm_90 on a machine without a GPU and tells what it takes of the processor.
 
 Knows the ops by name; what a kernel's variants are, the op says in `kernel_variants`. Run as
-`python -m multiflora_kernels.compile_check [--json]`, in a process without TRITON_INTERPRET.
+`python -m multiflora_kernels.compile_check [--json] [--blackwell]`, in a process without TRITON_INTERPRET.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -42,7 +42,9 @@ OPS = (
 )
 """Every module that has Triton kernels."""
 
-_TARGETS = {80: "sm_80", 86: "sm_86", 90: "sm_90a"}
+_TARGETS = {80: "sm_80", 86: "sm_86", 90: "sm_90a", 100: "sm_100a"}
+_BLACKWELL = 100
+"""Its cards have the shared memory of sm_90's, and run the same forms."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def compile_variant(variant: KernelVariant, capability: int) -> Resources:
         {(index,): [["tt.divisibility", 16]] for index in aligned},
     )
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(variant.options))
-    report = _assemble(compiled.asm["ptx"], _TARGETS[capability])
+    report = _assemble(compiled.asm["ptx"], capability)
     return Resources(
         variant.name,
         _TARGETS[capability],
@@ -92,12 +94,18 @@ def compile_variant(variant: KernelVariant, capability: int) -> Resources:
     )
 
 
-def _assemble(ptx: str, target: str) -> str:
-    assembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+def assembler(capability: int) -> Path:
+    """The one that Triton brings along; it need not exist."""
+    name = "ptxas" if capability < _BLACKWELL else "ptxas-blackwell"
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+
+
+def _assemble(ptx: str, capability: int) -> str:
+    options = ["-v", f"--gpu-name={_TARGETS[capability]}"]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
-        command = [str(assembler), "-v", f"--gpu-name={target}", str(source), "-o", str(source.with_suffix(".cubin"))]
+        command = [str(assembler(capability)), *options, str(source), "-o", str(source.with_suffix(".cubin"))]
         return subprocess.run(command, check=True, capture_output=True, text=True).stderr
 
 
@@ -109,8 +117,15 @@ def _found(pattern: str, text: str) -> str:
 
 def main() -> None:
     """Prints the table, or with --json one object per line."""
-    rows = [compile_variant(variant, capability) for variant in variants() for capability in variant.capabilities]
-    if "--json" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description="What every kernel takes of the processor.")
+    parser.add_argument("--json", action="store_true", help="one object per line")
+    parser.add_argument("--blackwell", action="store_true", help="sm_90's forms for sm_100a, nothing else")
+    arguments = parser.parse_args()
+    if arguments.blackwell:
+        rows = [compile_variant(variant, _BLACKWELL) for variant in variants() if 90 in variant.capabilities]
+    else:
+        rows = [compile_variant(variant, capability) for variant in variants() for capability in variant.capabilities]
+    if arguments.json:
         print("\n".join(json.dumps(asdict(row)) for row in rows))
         return
     print(f"{'kernel':48}{'target':8}{'registers':>10}{'spills':>8}{'shared':>9}{'warps':>7}")

@@ -44,6 +44,19 @@ def test_every_variant_compiles_for_every_target_without_spills() -> None:
     assert all(name.replace("sm_80", "sm_86") in names - {name} for name in large), "sm_86 and sm_89 run these as well"
 
 
+@pytest.mark.skipif(not ahead_of_time.assembler(100).exists(), reason="Triton brings no compiler for sm_100")
+def test_a_kernel_compiles_for_sm_100() -> None:
+    """All of them: `python -m multiflora_kernels.compile_check --blackwell`."""
+    code = """
+from multiflora_kernels import compile_check
+variant = next(one for one in compile_check.variants() if one.name.startswith("rms_norm"))
+print(compile_check.compile_variant(variant, 100).spills)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_every_kernel_has_a_variant() -> None:
     """Helpers that kernels call are compiled with them; entry points are those whose name ends in _kernel."""
     entries = {
