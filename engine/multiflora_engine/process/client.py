@@ -33,6 +33,7 @@ from multiflora_engine.protocol.messages import (
     Deltas,
     Draining,
     EndSequence,
+    EngineLoad,
     EngineStats,
     Fatal,
     FromEngine,
@@ -90,12 +91,13 @@ class EngineClient:
 
     ready: what the engine said when it began to serve; None while it does not. epoch: which life of the engine that
     was. stats: of the latest heartbeat. last_message: when the engine was last heard of, `time.monotonic()`. pinned:
-    digests that are to stay in slots, whichever gateway pinned them.
-    cache_followers: who is told what the engine caches and gives up, across its lives. adapter_places: of adapters that
-    are in memory there, slot or cpu, by digest; known while the cache is followed.
-    is_draining: the engine ends once it has answered what it has. rescue: asked for each stream of an engine that is
-    gone of which nothing has come; True where another engine has the request now. on_end: told the last statistics of
-    each engine that is gone. artifact_part: what an engine gets that lacks an artifact; called on a thread.
+    digests that are to stay in slots, whichever gateway pinned them. cache_followers: who is told what the engine
+    caches and gives up, across its lives. adapter_places: of adapters that are in memory there, slot or cpu, by digest;
+    known while the cache is followed. load: what the engine has to do, where other gateways use it, too; None: what
+    this one asks. num_requests: that this line has sent. is_draining: the engine ends once it has answered what it has.
+    rescue: asked for each stream of an engine that is gone of which nothing has come; True where another engine has the
+    request now. on_end: told the last statistics of each engine that is gone. artifact_part: what an engine gets that
+    lacks an artifact; called on a thread.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -106,6 +108,8 @@ class EngineClient:
         self.pinned: set[str] = set()
         self.cache_followers = CacheFollowers(self.send)
         self.adapter_places: dict[str, str] = {}
+        self.load: EngineLoad | None = None
+        self.num_requests = 0
         self.is_draining = False
         self.rescue: Callable[[TokenStream], bool] = _no_rescue
         self.on_end: Callable[[EngineStats], None] = _no_record
@@ -231,6 +235,7 @@ class EngineClient:
         event loop. on_cut: of an engine elsewhere, its connection is lost, and this one is of no use any more."""
         assert self._line is None, "disconnect first"
         self.is_draining = False
+        self.load, self.num_requests = None, 0
         self._loop = asyncio.get_running_loop()
         self._line = EngineLine(address, self._receive, on_cut)
         self.last_message = time.monotonic()
@@ -270,6 +275,7 @@ class EngineClient:
         if stream.request.adapter_digest is not None:
             self._asked[stream.request.adapter_digest] += 1
             self._adapter_of[stream.request.id] = stream.request.adapter_digest
+        self.num_requests += 1
         self.send(Generate(stream.request))
 
     def _note_left(self, request_id: str) -> None:
@@ -332,6 +338,8 @@ class EngineClient:
                 task = asyncio.ensure_future(self._send_artifact(message))
                 self._reading.add(task)
                 task.add_done_callback(self._reading.discard)
+            case EngineLoad():
+                self.load = message
             case Draining():
                 self.is_draining = True
             case LoadProgress() | Fatal():

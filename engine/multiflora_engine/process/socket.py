@@ -17,7 +17,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from multiflora_engine.process.line import watch_line
 from multiflora_engine.protocol.lines import Listen
-from multiflora_engine.protocol.messages import PROTOCOL, FromEngine, Hello, ToEngine
+from multiflora_engine.protocol.messages import PROTOCOL, EngineLoad, FromEngine, Hello, ToEngine
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,13 @@ class Peer:
     identity: bytes
     # It is the process that started this one, and may end it.
     is_starter: bool
-    # Of the FollowCache that is in force; 0: it does not follow the cache. Both are filled by the step loop.
+    # Of the FollowCache that is in force; 0: it does not follow the cache. This and what follows the step loop fills.
     following: int = 0
     # Changes of the cache that others were told of before.
     changes_before: int = 0
+    # Requests that came from it, and the load that it was told last.
+    requests: int = 0
+    told: EngineLoad | None = None
 
 
 class EngineSocket:

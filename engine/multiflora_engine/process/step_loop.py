@@ -32,6 +32,7 @@ from multiflora_engine.protocol.messages import (
     Deltas,
     Draining,
     EndSequence,
+    EngineLoad,
     FollowCache,
     Generate,
     Heartbeat,
@@ -110,6 +111,7 @@ class StepLoop:
                 # `Engine.step` does this itself; without requests, adapters that an operator loads have to move, too.
                 self._residency.poll()
                 self._use_idle_moment()
+            self._send_load()
             self._send_results(self._commands.advance())
             replies = self._cache.advance()
             self._send_changes()
@@ -182,6 +184,7 @@ class StepLoop:
                 self._follow(peer, 0)
 
     def _add(self, peer: Peer, request: GenerateRequest) -> None:
+        peer.requests += 1
         try:
             self._owed.begin(peer, request)
         except ValueError as error:
@@ -239,6 +242,18 @@ class StepLoop:
                     self._socket.send(peer, CacheChanges(peer.following, changes))
                 if moves:
                     self._socket.send(peer, AdapterMoves(moves))
+
+    def _send_load(self) -> None:
+        """To gateways that are not alone: what others asked for they cannot know."""
+        followers = [peer for peer in self._socket.peers if peer.following]
+        if len(followers) < 2 and not any(peer.told for peer in followers):
+            return
+        stats = self._engine.stats()
+        for peer in followers:
+            load = EngineLoad(peer.requests, stats.pending_prefill_tokens, stats.running)
+            if load != peer.told:
+                peer.told = load
+                self._socket.send(peer, load)
 
     def _follow(self, peer: Peer, following: int) -> None:
         """What has changed is told to the others first, so that the peer's following begins with now: with all

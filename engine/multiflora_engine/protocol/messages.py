@@ -402,6 +402,16 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     stats: EngineStats
 
 
+class EngineLoad(msgspec.Struct, frozen=True, tag="load"):
+    """What the engine has to do, whoever asked for it. Where several gateways use it, sent to those that follow the
+    cache, after each step that changed it."""
+
+    # Of this gateway's requests on this line, how many are in these numbers, or have ended.
+    acked: int
+    pending_prefill_tokens: int
+    running: int
+
+
 class Draining(msgspec.Struct, frozen=True, tag="draining"):
     """The engine was told to end: it answers what it has, and goes. New requests are for others."""
 
@@ -429,6 +439,7 @@ FromEngine = (
     | SlotHistory
     | ProfileReply
     | Heartbeat
+    | EngineLoad
     | Draining
     | Fatal
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
 
 from multiflora_engine.protocol.cache_change import CacheChange
+from multiflora_engine.protocol.messages import EngineLoad
 from multiflora_platform.fleet.block_index import ReplicaBlocks
 from multiflora_platform.fleet.pace import Slowness
 
@@ -34,6 +35,8 @@ class Reserved:
     tokens: int
     keys: list[bytes]
     adapter: str | None
+    number: int
+    """Of the request among those that the line to the replica has sent."""
 
 
 class ReplicaLoad:
@@ -86,6 +89,13 @@ class ReplicaLoad:
                 _take_off(self.expected_adapters, () if one.adapter is None else (one.adapter,))
         self._reserved = kept
         return tokens
+
+    def others_tokens(self, load: EngineLoad | None) -> int:
+        """Of prompts that other gateways gave it. load: that it told last; pending_tokens stands before."""
+        if load is None:
+            return 0
+        own = sum(one.tokens for _, one in self._reserved if one.number <= load.acked)
+        return max(0, load.pending_prefill_tokens - own)
 
     @property
     def num_reserved(self) -> int:

@@ -150,13 +150,14 @@ class Router:
         self.observer.placed(choice.placement)
         if self._policy != "score":
             return
-        reserved = Reserved(choice.pending, choice.keys, stream.request.adapter_digest)
+        number = choice.replica.client.num_requests
+        reserved = Reserved(choice.pending, choice.keys, stream.request.adapter_digest, number)
         self._loads[choice.replica.id].reserve(stream, reserved)
 
     def _soonest(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         ready = replicas[0].ready
         assert ready is not None, "requests go to replicas that serve"
-        pending = {replica.id: self._loads[replica.id].pending_tokens() for replica in replicas}
+        pending = {replica.id: self._pending_tokens(replica) for replica in replicas}
         keys, found = self._looked_up(replicas, request, ready.block_size)
         # The last token is computed in any case, and so is the block that it lies in.
         most = 0 if request.reads_whole_prompt else (len(request.prompt_token_ids) - 1) // ready.block_size
@@ -209,6 +210,11 @@ class Router:
                 break
         return found
 
+    def _pending_tokens(self, replica: EngineReplica) -> int:
+        """Of prompts that it has not computed, whichever gateway gave it them."""
+        load = self._loads[replica.id]
+        return load.pending_tokens() + load.others_tokens(replica.client.load)
+
     def _predicted(
         self, replica: EngineReplica, request: GenerateRequest, cached: int, pending: int, now: float
     ) -> Prediction:
@@ -217,6 +223,8 @@ class Router:
         load = self._loads[replica.id]
         own = len(request.prompt_token_ids) - cached
         running = max(0, replica.client.in_flight - load.num_reserved)
+        if (told := replica.client.load) is not None:
+            running = max(running, told.running)
         seconds = self._pace.seconds(pending + own, running) * load.slowness.times(self._pace, now)
         adapter_seconds = load.adapter_seconds(replica, request.adapter_digest)
         return Prediction(replica.id, cached, pending, running, adapter_seconds, seconds + adapter_seconds)

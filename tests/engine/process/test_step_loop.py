@@ -27,6 +27,7 @@ from multiflora_engine.protocol.messages import (
     CacheRequest,
     Deltas,
     EndSequence,
+    EngineLoad,
     EngineStats,
     FollowCache,
     FromEngine,
@@ -218,7 +219,8 @@ def run(
     gone: Peer | None = None,
 ) -> ScriptedLine:
     for peer in (STARTER, GATEWAY, OTHER):
-        peer.following = peer.changes_before = 0
+        peer.following = peer.changes_before = peer.requests = 0
+        peer.told = None
     line = kind(deque(script), gone=[] if gone is None else [gone])
     between: list[Callable[[], None]] = []
     scripted = engine or ScriptedEngine()
@@ -484,6 +486,26 @@ def test_each_gateway_follows_the_cache_from_when_it_asked_to() -> None:
     assert 0 < len(told[OTHER]) < len(told[GATEWAY])
     assert told[GATEWAY][-len(told[OTHER]) :] == told[OTHER], "nothing is missed, and nothing told twice"
     assert _of(line, OTHER, AdapterMoves)[0] == AdapterMoves({"resident": "slot"}, is_all=True)
+
+
+@dataclass
+class CountingEngine(ScriptedEngine):
+    """Each request is ten tokens of a prompt that waits."""
+
+    def stats(self) -> EngineStats:
+        return EngineStats(pending_prefill_tokens=10 * len(self.running), running=len(self.running))
+
+
+def test_gateways_that_share_an_engine_are_told_its_load_and_which_of_their_requests_are_in_it() -> None:
+    follow = [(GATEWAY, FollowCache(1)), (OTHER, FollowCache(1))]
+    requests = [(GATEWAY, _request("a")), (GATEWAY, _request("b")), (OTHER, _request("c"))]
+    line = run(*follow, *requests, *[Abort([])] * 2, engine=CountingEngine())
+    told = {
+        peer: [(m.acked, m.pending_prefill_tokens) for m in _of(line, peer, EngineLoad)] for peer in (GATEWAY, OTHER)
+    }
+    assert told == {GATEWAY: [(0, 0), (1, 10), (2, 20), (2, 30)], OTHER: [(0, 0), (0, 10), (0, 20), (1, 30)]}
+    alone = run(follow[0], *requests, *[Abort([])] * 2, engine=CountingEngine())
+    assert not _of(alone, GATEWAY, EngineLoad), "one that is alone knows it"
 
 
 def test_an_engine_is_ended_by_its_starter_alone() -> None:

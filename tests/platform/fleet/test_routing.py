@@ -14,7 +14,7 @@ from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_engine.cache import block_hashes
 from multiflora_engine.cache.block_hashes import block_hash, prompt_hashes
 from multiflora_engine.protocol.cache_change import CacheChange
-from multiflora_engine.protocol.messages import AdapterMoves, CacheChanges, EngineStats
+from multiflora_engine.protocol.messages import AdapterMoves, CacheChanges, EngineLoad, EngineStats
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.engine import Placement
@@ -339,3 +339,21 @@ def test_one_replica_is_never_asked_what_it_has() -> None:
     fleet.generate(a_request("a"))
     assert len(line.requests) == 1
     assert not [message for message in line.sent if not hasattr(message, "request")]
+
+
+def test_what_other_gateways_gave_a_replica_counts_once_and_its_own_is_not_counted_twice() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    lines[0].load = EngineLoad(acked=0, pending_prefill_tokens=9000, running=3)
+    assert [place(fleet, ask(f"r{n}", [n] * 40)) for n in range(4)] == ["1"] * 4
+    lines[1].load = EngineLoad(acked=4, pending_prefill_tokens=9000, running=3)
+    lines[0].load = EngineLoad(acked=0, pending_prefill_tokens=0, running=0)
+    waits = fleet.generate(ask("waits", [7] * 400))
+    assert fleet.replica_of("waits") == "0"
+    # The engine has it now: the load that it tells is this very request.
+    lines[0].load = EngineLoad(acked=1, pending_prefill_tokens=400, running=0)
+    load = fleet._router._loads["0"]
+    assert (load.pending_tokens(), load.others_tokens(lines[0].load)) == (400, 0)
+    lines[0].load = EngineLoad(acked=1, pending_prefill_tokens=700, running=0)
+    assert load.others_tokens(lines[0].load) == 300
+    del waits
