@@ -16,7 +16,10 @@ import torch
 
 from gpu.case import Case, Setting
 
-_REPLAYS = 20
+_MOST_REPLAYS = 20
+_SAMPLE_SECONDS = 0.02
+"""What the replays of a sample take together, at least one of them: a few milliseconds are enough for the clock."""
+
 _SAMPLES = 7
 _PROBE_BYTES = 4 << 30
 """2 GiB read and 2 GiB written."""
@@ -66,17 +69,18 @@ def seconds(call: Callable[[], object]) -> float:
     with torch.cuda.graph(graph):
         call()
     graph.replay()
-    return statistics.median(_timed(graph.replay) for _ in range(_SAMPLES))
+    replays = max(1, min(_MOST_REPLAYS, int(_SAMPLE_SECONDS / max(_timed(graph.replay, 1), 1e-6))))
+    return statistics.median(_timed(graph.replay, replays) for _ in range(_SAMPLES))
 
 
-def _timed(replay: Callable[[], None]) -> float:
+def _timed(replay: Callable[[], None], replays: int) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     begin.record()
-    for _ in range(_REPLAYS):
+    for _ in range(replays):
         replay()
     end.record()
     end.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3 / _REPLAYS
+    return float(begin.elapsed_time(end)) / 1e3 / replays
 
 
 def measure_limits() -> Limits:

@@ -13,6 +13,7 @@ _MOST_ROWS = 15
 """Of a part with more, only the shares' middle and the three lowest are printed; the journal has them all."""
 
 _WORST = 3
+_MOST_FAILED = 5
 _WIDTH = 60
 _NAMED = ("part", "case", "shape", "seconds")
 
@@ -38,7 +39,14 @@ def report_lines(part: Part, ended: Mapping[str, Line]) -> list[str]:
     elif shares:
         lines.append(f"shares of the card: {median(share for share, _ in shares):.0%} in the middle; the lowest:")
         lines += [f"{name:{_WIDTH}}{_values(rows[name])}" for _, name in shares[:_WORST]]
-    return lines + [f"{name:{_WIDTH}}FAILED: {line['error'].splitlines()[-1][:100]}" for name, line in failed.items()]
+    lines += [f"{name:{_WIDTH}}FAILED: {_summary(line['error'])}" for name, line in list(failed.items())[:_MOST_FAILED]]
+    return lines + [f"and {len(failed) - _MOST_FAILED} more that failed"] * (len(failed) > _MOST_FAILED)
+
+
+def _summary(error: str) -> str:
+    """Of an exception the last line, of a process that ended the first one."""
+    lines = error.splitlines()
+    return lines[0 if lines[0].startswith("ended") else -1][:100]
 
 
 def _values(line: Mapping[str, Any]) -> str:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 import torch
 
-from gpu.attention import attention_probes, cascade_costs
 from gpu.case import Case, Setting
 from gpu.measure import probe_cases, seconds
-from gpu.sdpa import sdpa_probes
+from gpu.probes.attention import attention_probes, cascade_costs
+from gpu.probes.sdpa import sdpa_probes
 
 
 def cases(setting: Setting) -> Iterator[Case]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from gpu.case import Case, Setting
-from gpu.gemm import gemm_probes
 from gpu.measure import probe_cases
+from gpu.probes.gemm import gemm_probes
 
 
 def cases(setting: Setting) -> Iterator[Case]:

@@ -8,7 +8,7 @@ import torch
 
 from gpu.case import Case, Setting
 from gpu.measure import probe_cases
-from gpu.rows import layer_probes, sampling_probes
+from gpu.probes.rows import layer_probes, sampling_probes
 
 
 def cases(setting: Setting) -> Iterator[Case]:

@@ -194,6 +194,10 @@ def test_the_report_is_short() -> None:
     assert "3 rows, 1 failed, 4 s" in lines[0]
     assert lines[1].split() == ["row", "0", "us", "0"]
     assert lines[-1].endswith("FAILED: ValueError: no")
+    failed = {f"bad {i}": {"seconds": 1.0, "error": f"ended by SIGSEGV\nsaid {i}"} for i in range(7)}
+    lines = report_lines(part, failed)
+    assert lines[1].endswith("FAILED: ended by SIGSEGV")
+    assert lines[6:] == ["and 2 more that failed"]
     many = {f"row {i}": {"seconds": 0.0, "us": 1, "share": i / 100} for i in range(101)}
     lines = report_lines(part, many)
     assert "50% in the middle" in lines[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.lora import Load, lora_probes
+from gpu.probes.lora import Load, lora_probes
 
 LAYER = ((24, (32, 16, 16)), (32, (24,)), (24, (32, 32)), (32, (24,)))
 

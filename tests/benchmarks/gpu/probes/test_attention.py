@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.attention import Shape, Work, attention_probes, cascade_costs
+from gpu.probes.attention import Shape, Work, attention_probes, cascade_costs
 from multiflora_kernels.attention.tiles import AttentionHeads
 
 HEADS = AttentionHeads(2, 1, 16, torch.float32)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpu.attention import DECODE, LLAMA_HEADS, PREFILL, Shape
 from gpu.measure import Probe, Row
+from gpu.probes.attention import DECODE, LLAMA_HEADS, PREFILL, Shape
 from multiflora_kernels.attention.tiles import AttentionHeads
 
 _BEYOND_L2 = 512 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.rows import Widths, layer_probes, sampling_probes
+from gpu.probes.rows import Widths, layer_probes, sampling_probes
 
 TINY = Widths(hidden=64, intermediate=96, heads=4, kv_heads=2, size=16, vocab=150, dtype=torch.float32)
 
