@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.core.rank_group import GroupBroken, RankGroup
 from multiflora_engine.models.config import ModelConfig, ModelError
 from multiflora_engine.parallel.line import OtherRank, RankLine, RankLost
 from multiflora_engine.parallel.messages import StartRank, encode
@@ -82,8 +82,7 @@ def started_ranks(
             group = RankGroup(meeting, 0, size, device)
         yield Ranks(group, line)
     except BaseException as problem:
-        # Where another rank has failed, this one only hears that a connection is closed.
-        lost = line.first_loss() if isinstance(problem, RuntimeError) else problem
+        lost = line.first_loss() if isinstance(problem, GroupBroken) else problem
         line.close()
         if isinstance(lost, RankLost) and lost.is_configuration:
             raise ModelError(str(lost)) from problem

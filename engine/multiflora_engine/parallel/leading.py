@@ -15,6 +15,7 @@ import torch
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool, SlotUpload
 from multiflora_adapters.weights import HostAdapter
+from multiflora_engine.core.rank_group import GroupBroken
 from multiflora_engine.core.step import DeviceLost
 from multiflora_engine.execution.device_side import DeviceSide
 from multiflora_engine.execution.dummy_batch import Dummy
@@ -96,12 +97,12 @@ class LeadingDummyPass:
 def _together(line: RankLine) -> Iterator[None]:
     try:
         yield
+    except GroupBroken as error:
+        raise (line.first_loss() or RankLost(str(error))) from error
     except DeviceLost:
         raise
     except Exception as error:
-        # Most often the news that the connection to another rank is closed: why, that rank or its process says.
-        own = RankLost(f"The first rank failed in a step of all: {type(error).__name__}: {error}")
-        raise (line.first_loss() or own) from error
+        raise RankLost(f"The first rank failed in a step of all: {type(error).__name__}: {error}") from error
 
 
 class LeadingUpload(SlotUpload):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from multiflora_engine.core.step import DeviceLost
 from multiflora_engine.parallel.messages import (
@@ -26,6 +26,7 @@ from multiflora_engine.parallel.messages import (
 
 _from_rank = decoder(FromRank)
 _from_adapters = decoder(FromAdapters)
+_LAST_WORDS_SECONDS = 1.0
 
 
 class RankLost(DeviceLost):
@@ -50,7 +51,7 @@ class OtherRank:
 
 
 class RankLine:
-    """All other ranks. Used by the step loop, and `agree` by the thread that reads adapters."""
+    """All other ranks. Used by the step loop; `tell_adapters` and `answers` by the thread that reads adapters."""
 
     def __init__(self, peers: Sequence[OtherRank]) -> None:
         self._peers = peers
@@ -83,9 +84,9 @@ class RankLine:
                 raise self.loss(peer)
 
     def first_loss(self) -> RankLost | None:
-        """Why one of the ranks has ended, or is about to; None: none is known to."""
-        ended = next((peer for peer in self._peers if peer.steps.poll(_LAST_WORDS_SECONDS)), None)
-        return None if ended is None else self.loss(ended)
+        """Why one of the ranks has ended, or is about to; None: none does."""
+        ended = wait([peer.steps for peer in self._peers], _LAST_WORDS_SECONDS)
+        return self.loss(next(peer for peer in self._peers if peer.steps in ended)) if ended else None
 
     def loss(self, lost: OtherRank) -> RankLost:
         """Why this one has ended."""
@@ -124,9 +125,6 @@ class RankLine:
     @staticmethod
     def _cause(peer: OtherRank) -> str:
         return f"Rank {peer.rank} of this engine ended: {peer.cause_of_end()}."
-
-
-_LAST_WORDS_SECONDS = 1.0
 
 
 def _lost(peer: OtherRank, message: FromRank) -> RankLost:

@@ -5,6 +5,7 @@ Owns the process: it ends with its lines, whatever signals say. What it does mea
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -16,7 +17,7 @@ import torch
 
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_engine.build import load_model, without_graphs
-from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.core.rank_group import GroupBroken, RankGroup
 from multiflora_engine.execution.device import choose_device, memory_errors_explained, use_device, use_threads
 from multiflora_engine.execution.device_side import build_device_side
 from multiflora_engine.execution.warm_up import warm_up_adapter
@@ -39,16 +40,30 @@ def follow(steps: Connection, adapters: Connection) -> int:
         _rank(start, adapters).run(steps)
     except EOFError:
         return 0  # the first rank has ended
+    except GroupBroken:
+        _wait_for_end(steps)  # another rank has ended: of which the first one finds out, and ends all
+        return 0
     except ModelError as error:
-        steps.send_bytes(encode(RankFailed(str(error), is_configuration=True)))
+        _say_last_words(steps, RankFailed(str(error), is_configuration=True))
         return 3
     except Exception as error:
         _log.exception("The rank cannot go on")
-        steps.send_bytes(encode(RankFailed(f"{type(error).__name__}: {error}", is_configuration=False)))
+        _say_last_words(steps, RankFailed(f"{type(error).__name__}: {error}", is_configuration=False))
         return 1
     finally:
         steps.close()
     return 0
+
+
+def _wait_for_end(steps: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            steps.recv_bytes()
+
+
+def _say_last_words(steps: Connection, message: RankFailed) -> None:
+    with contextlib.suppress(OSError):  # the first rank has ended, too
+        steps.send_bytes(encode(message))
 
 
 def _rank(start: StartRank, adapters: Connection) -> FollowingRank:
