@@ -10,6 +10,7 @@ from multiflora_platform.auth.account_answers import (
     BudgetPage,
     Key,
     KeyPage,
+    LimitsNow,
     NewlyMadeKey,
     Tenant,
     TenantPage,
@@ -471,6 +472,10 @@ class Client(Transport):
     def change_tenant(self, tenant: str, body: TenantPatch, *, if_match: str | None = None) -> Tenant:
         """Holds from the next request on; null lifts a limit."""
         return self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
+
+    def get_tenant_limits(self, tenant: str) -> LimitsNow:
+        """What is left of its limits now."""
+        return self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow)
 
     def create_key(self, body: NewKey) -> NewlyMadeKey:
         """The answer's `key` is shown this once."""
@@ -1251,6 +1256,10 @@ class AsyncClient(AsyncTransport):
     async def change_tenant(self, tenant: str, body: TenantPatch, *, if_match: str | None = None) -> Tenant:
         """Holds from the next request on; null lifts a limit."""
         return await self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
+
+    async def get_tenant_limits(self, tenant: str) -> LimitsNow:
+        """What is left of its limits now."""
+        return await self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow)
 
     async def create_key(self, body: NewKey) -> NewlyMadeKey:
         """The answer's `key` is shown this once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from multiflora_platform.auth.policies import BudgetPeriod, BudgetUnit, PriorityClass
@@ -87,6 +89,16 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[UsageRow]
     next_page_token: str | None
+
+
+class LimitsNow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of a tenant's rates, and how many of its requests run; null without that limit. counted_by: all
+    servers on the database together, or this one, which is the only one."""
+
+    requests_left: int | None
+    tokens_left: int | None
+    running: int | None
+    counted_by: Literal["all servers", "this server"]
 
 
 class BudgetUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from multiflora_platform.auth.account_answers import BudgetUse
 from multiflora_platform.auth.directory import budgets_of
-from multiflora_platform.auth.limits.limits import Claim, Limits
+from multiflora_platform.auth.limits.limits import Claim, Limits, Standing
 from multiflora_platform.auth.policies import Budget, BudgetPeriod
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts, UsageLedger
@@ -198,6 +198,9 @@ class BudgetedLimits(Limits):
 
     def headers(self, principal: Principal) -> dict[str, str]:
         return self._limits.headers(principal)
+
+    async def standing(self, principal: Principal) -> Standing:
+        return await self._limits.standing(principal)
 
     async def close(self) -> None:
         await self._limits.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from math import floor
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.account_answers import (
     Key,
     KeyPage,
+    LimitsNow,
     NewlyMadeKey,
     Tenant,
     TenantPage,
@@ -23,6 +25,7 @@ from multiflora_platform.auth.account_requests import (
     TenantPatch,
 )
 from multiflora_platform.auth.dependencies import keys_of, require_admin
+from multiflora_platform.auth.limits.limits import Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.prices import prices_of
 from multiflora_platform.web.json_bodies import read_json, schema
@@ -54,6 +57,21 @@ async def list_tenants(request: Request, principal: Admin) -> Response:
 @router.get("/tenants/{tenant}", tags=["tenants"], responses=answers(Tenant))
 async def get_tenant(request: Request, principal: Admin, tenant: str) -> Response:
     return resource(request, await keys_of(request).tenants.one(tenant))
+
+
+@router.get("/tenants/{tenant}/limits", tags=["tenants"], responses=answers(LimitsNow))
+async def get_tenant_limits(request: Request, principal: Admin, tenant: str) -> Response:
+    """What is left of its limits now."""
+    limits = cast(Limits, request.app.state.services.limits)
+    now = await limits.standing(await keys_of(request).tenants.principal(tenant))
+    return rendered(
+        LimitsNow(
+            requests_left=None if now.requests_left is None else floor(now.requests_left),
+            tokens_left=None if now.tokens_left is None else floor(now.tokens_left),
+            running=now.running,
+            counted_by="all servers" if now.is_shared else "this server",
+        )
+    )
 
 
 @router.patch("/tenants/{tenant}", tags=["tenants"], openapi_extra=schema(TenantPatch), responses=answers(Tenant))

@@ -11,6 +11,7 @@ from multiflora_platform.auth import account_answers
 from multiflora_platform.auth.account_problems import TenantExists, TenantNotFound
 from multiflora_platform.auth.directory import Directory, policy_of
 from multiflora_platform.auth.policies import Policy
+from multiflora_platform.auth.principals import Principal
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import TenantRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
@@ -69,6 +70,12 @@ class Tenants:
         """Raises TenantNotFound."""
         async with self._database.read() as session:
             return policy_of(await self._row(session, name))
+
+    async def principal(self, name: str) -> Principal:
+        """Whose limits and budgets are the tenant's; it has no key. Raises TenantNotFound."""
+        async with self._database.read() as session:
+            row = await self._row(session, name)
+        return Principal("tenant", name, "", row.id, policy=policy_of(row))
 
     async def one(self, name: str) -> account_answers.Tenant:
         """Raises TenantNotFound."""

@@ -98,6 +98,7 @@ ADMINS = {
     ("GET", "/tenants"),
     ("POST", "/tenants"),
     ("GET", "/tenants/{tenant}"),
+    ("GET", "/tenants/{tenant}/limits"),
     ("PATCH", "/tenants/{tenant}"),
     ("GET", "/keys"),
     ("POST", "/keys"),

@@ -42,6 +42,16 @@ async def test_a_tenants_limits_are_shown_and_changed(house):
     assert (await house.admin.get("/tenants/nobody")).status_code == 404
 
 
+async def test_what_is_left_of_limits_is_shown(house):
+    limits = {"requests_per_minute": 60, "max_concurrent_requests": 4}
+    await house.admin.post("/tenants", json={"name": "acme", **limits})
+    services = house.app.state.services
+    await services.limits.admit(await house.keys.tenants.principal("acme"))
+    left = (await house.admin.get("/tenants/acme/limits")).json()
+    assert left == {"requests_left": 59, "tokens_left": None, "running": 1, "counted_by": "this server"}
+    assert (await house.admin.get("/tenants/nobody/limits")).status_code == 404
+
+
 @pytest.mark.parametrize(
     "fields",
     [

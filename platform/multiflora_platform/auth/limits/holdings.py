@@ -57,6 +57,8 @@ class Holdings:
         self._tokens = 0.0
         # Seats that the table counts as this server's; 0 without that limit.
         self._declared = 0
+        # The table counts requests or tokens as held by this server.
+        self._is_lent = False
         # What the last turn left for all servers; None without that limit, or before the first turn.
         self._requests_left: Bucket | None = None
         self._tokens_left: Bucket | None = None
@@ -114,7 +116,7 @@ class Holdings:
     def is_idle(self) -> bool:
         """There is nothing to tell the table, and nothing will be until the next request."""
         is_running = self._running > 0 and self._policy.has_limits
-        return not (is_running or self._declared or self._requests or self._tokens or self._turn)
+        return not (is_running or self._declared or self._is_lent or self._requests or self._tokens or self._turn)
 
     @property
     def has_surplus(self) -> bool:
@@ -132,7 +134,7 @@ class Holdings:
             return False
         since_turn = self._clock() - self._turned_at
         lapses = self._declared > 0 and since_turn >= RENEW_SECONDS
-        is_left_over = not self._is_busy and (self._requests > 0 or self._tokens > 0)
+        is_left_over = not self._is_busy and (self._is_lent or self._requests > 0 or self._tokens > 0)
         return lapses or is_left_over or self._tokens < 0 or self.has_surplus
 
     async def turn(self) -> None:
@@ -144,7 +146,7 @@ class Holdings:
         if self._turn is not None:
             await asyncio.wait({self._turn})
         self._used_at = -math.inf
-        if self._declared or self._requests or self._tokens:
+        if self._declared or self._is_lent or self._requests or self._tokens:
             await self.turn()
 
     @property
@@ -272,6 +274,8 @@ class Holdings:
             seats=self._running if has_seats else 0,
             requests=requests,
             tokens=tokens,
+            waiting_requests=admissions,
+            waiting_tokens=prompts,
             more_seats=admissions if has_seats else 0,
             more_requests=0 if policy.requests_per_minute is None else self._more_requests(requests, admissions),
             more_tokens=0.0 if policy.tokens_per_minute is None else self._more_tokens(tokens, prompts, bool(waiting)),
@@ -292,6 +296,7 @@ class Holdings:
         self._seats, self._declared = granted.seats, turn.seats + granted.seats
         self._requests += granted.requests
         self._tokens += granted.tokens
+        self._is_lent = granted.requests > turn.waiting_requests or granted.tokens > turn.waiting_tokens
         self._running_everywhere = granted.all_seats
         self._requests_left = self._refilling(self._requests_left, policy.requests_per_minute, granted.requests_left)
         self._tokens_left = self._refilling(self._tokens_left, policy.tokens_per_minute, granted.tokens_left)

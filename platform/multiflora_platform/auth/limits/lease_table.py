@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from multiflora_platform.auth.limits.limits import Standing
+from multiflora_platform.auth.policies import Policy
+
 if TYPE_CHECKING:
     from multiflora_platform.storage.direct_connection import DirectConnection
 
@@ -35,11 +38,14 @@ class LeaseTurn:
     more_seats: int
     more_requests: int
     more_tokens: float
+    # Of these, what is used as soon as it is there: it is not held, and keeps no bucket from refilling.
+    waiting_requests: int
+    waiting_tokens: int
 
 
 @dataclass(frozen=True)
 class Granted:
-    """What the server holds from now on, beside the seats that it said."""
+    """What the server has from now on. seats: beside those that it said."""
 
     seats: int
     requests: int
@@ -64,6 +70,17 @@ class LeaseTable:
             await self._connection.rows(_FIRST, values)
         return Granted(*rows[0])
 
+    async def standing(self, tenant: int, policy: Policy) -> Standing:
+        """What servers hold and have not used is left, too. Raises Unavailable."""
+        rates = {
+            "tenant": tenant,
+            "requests_per_minute": policy.requests_per_minute,
+            "tokens_per_minute": policy.tokens_per_minute,
+        }
+        rows = await self._connection.rows(_LOOK, rates)
+        requests, tokens, seats = rows[0] if rows else (policy.requests_per_minute, policy.tokens_per_minute, 0)
+        return Standing(requests, tokens, None if policy.max_concurrent_requests is None else seats, is_shared=True)
+
 
 # The tenant's first turn, or the first since a crash of the database emptied its unlogged tables: buckets are full.
 _FIRST = "INSERT INTO tenant_leases (tenant_id, at, held) VALUES (%(tenant)s, 0, '{}') ON CONFLICT DO NOTHING"
@@ -75,7 +92,9 @@ UPDATE tenant_leases AS account
 SET (requests, tokens, at, held) = (
     SELECT rest.requests - got.requests, rest.tokens - got.tokens, clock.now,
            others.held || jsonb_build_object(%(server)s::text, jsonb_build_object(
-               'seats', %(seats)s::int + got.seats, 'requests', got.requests, 'tokens', got.tokens,
+               'seats', %(seats)s::int + got.seats, 'got_requests', got.requests, 'got_tokens', got.tokens,
+               'requests', greatest(0, got.requests - %(waiting_requests)s::int),
+               'tokens', greatest(0, got.tokens - %(waiting_tokens)s::int),
                'until', clock.now + %(lease)s::float8))
     FROM (SELECT greatest(account.at, extract(epoch FROM clock_timestamp())::float8) AS now) AS clock,
     LATERAL (
@@ -101,7 +120,25 @@ SET (requests, tokens, at, held) = (
     ) AS got
 )
 WHERE tenant_id = %(tenant)s
-RETURNING (held->%(server)s->>'seats')::int - %(seats)s::int, (held->%(server)s->>'requests')::int,
-          (held->%(server)s->>'tokens')::float8, requests, tokens,
+RETURNING (held->%(server)s->>'seats')::int - %(seats)s::int, (held->%(server)s->>'got_requests')::int,
+          (held->%(server)s->>'got_tokens')::float8, requests, tokens,
           (SELECT sum((value->>'seats')::int)::int FROM jsonb_each(held))
+"""
+
+_LOOK = """
+SELECT least(rpm, coalesce(account.requests + seconds * rpm / 60, rpm) + servers.requests),
+       least(tpm, coalesce(account.tokens + seconds * tpm / 60, tpm) + servers.tokens), servers.seats
+FROM tenant_leases AS account,
+LATERAL (
+    SELECT extract(epoch FROM clock_timestamp())::float8 AS now,
+           %(requests_per_minute)s::float8 AS rpm, %(tokens_per_minute)s::float8 AS tpm
+) AS asked,
+LATERAL (SELECT greatest(0, asked.now - account.at) AS seconds) AS refill,
+LATERAL (
+    SELECT coalesce(sum((value->>'seats')::int), 0)::int AS seats,
+           coalesce(sum((value->>'requests')::float8), 0) AS requests,
+           coalesce(sum((value->>'tokens')::float8), 0) AS tokens
+    FROM jsonb_each(account.held) WHERE (value->>'until')::float8 > asked.now
+) AS servers
+WHERE tenant_id = %(tenant)s
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.web.refusals import LimitReached
@@ -28,6 +29,16 @@ class Claim(ABC):
         """Idempotent."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Of a tenant's limits now; None for a limit that there is not. is_shared: of all servers on the database."""
+
+    requests_left: float | None
+    tokens_left: float | None
+    running: int | None
+    is_shared: bool
+
+
 class Limits(ABC):
     """The limits of all tenants. A policy that changes counts from the next request on."""
 
@@ -39,6 +50,10 @@ class Limits(ABC):
     @abstractmethod
     def headers(self, principal: Principal) -> dict[str, str]:
         """OpenAI's x-ratelimit-…, of the limits that there are."""
+
+    @abstractmethod
+    async def standing(self, principal: Principal) -> Standing:
+        """Raises Unavailable."""
 
     @abstractmethod
     async def close(self) -> None:

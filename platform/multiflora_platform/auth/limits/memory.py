@@ -9,6 +9,7 @@ from multiflora_platform.auth.limits.bucket import Bucket, Clock, sized
 from multiflora_platform.auth.limits.limits import (
     Claim,
     Limits,
+    Standing,
     no_request_left,
     prompt_never_fits,
     rate_headers,
@@ -85,6 +86,15 @@ class MemoryLimits(Limits):
             if bucket is not None:
                 found |= rate_headers(kind, bucket.per_minute, bucket.level)
         return found
+
+    async def standing(self, principal: Principal) -> Standing:
+        account = self._account(principal)
+        return Standing(
+            None if account.requests is None else account.requests.level,
+            None if account.tokens is None else account.tokens.level,
+            None if principal.policy.max_concurrent_requests is None else account.running,
+            is_shared=False,
+        )
 
     async def close(self) -> None:
         """Nothing is held anywhere else."""

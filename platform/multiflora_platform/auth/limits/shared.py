@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from multiflora_platform.auth.limits.bucket import Clock
 from multiflora_platform.auth.limits.holdings import Holdings
 from multiflora_platform.auth.limits.lease_table import LeaseTable
-from multiflora_platform.auth.limits.limits import Claim, Limits
+from multiflora_platform.auth.limits.limits import Claim, Limits, Standing
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.web.problems import Unavailable
 
@@ -92,6 +92,10 @@ class SharedLimits(Limits):
     def headers(self, principal: Principal) -> dict[str, str]:
         holdings = None if principal.tenant_id is None else self._holdings.get(principal.tenant_id)
         return {} if holdings is None else holdings.headers()
+
+    async def standing(self, principal: Principal) -> Standing:
+        assert principal.tenant_id is not None, "admins have no limits"
+        return await self._table.standing(principal.tenant_id, principal.policy)
 
     def look_at(self, holdings: Holdings) -> None:
         """What it holds has changed: the keeper gives back at once what another server may wait for."""

@@ -57,7 +57,7 @@ class TenantLeaseRow(Base):
     tokens: Mapped[float | None] = mapped_column(Double)
     # Unix seconds of the database's clock: up to when both are refilled.
     at: Mapped[float] = mapped_column(Double)
-    # By server: the seats, requests and tokens that it holds, and until when.
+    # By server: the seats, requests and tokens that it holds, until when, and what it got last.
     held: Mapped[dict[str, Any]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
 
 

@@ -141,6 +141,23 @@ async def test_what_a_server_holds_counts_towards_the_minutes_allowance(servers,
     assert 599 <= found <= 600 + (time.monotonic() - began) * 10
 
 
+async def test_what_was_used_keeps_no_bucket_from_refilling(servers, two):
+    one, other = two
+    requests, tokens = principal(requests_per_minute=60), principal(2, tokens_per_minute=600)
+    assert len(await burst([one], requests, 70)) >= 60
+    await (await one.admit(tokens)).prompt(600)
+    await servers.pass_by(5)
+    assert len(await burst([other], requests, 10)) >= 5
+    await (await other.admit(tokens)).prompt(50)
+
+
+async def test_what_was_used_is_told_when_no_more_requests_come(servers, two):
+    who = principal(requests_per_minute=600)
+    assert len(await burst([two[0]], who, 10)) == 10
+    servers.clock.now += 1
+    await eventually(lambda: is_nothing_held(servers))
+
+
 async def test_concurrent_requests_are_one_sum(two):
     who = principal(max_concurrent_requests=3)
     claims = await burst(two, who, 8)
@@ -271,6 +288,20 @@ async def test_headers_tell_the_sum(two):
     assert found["x-ratelimit-remaining-requests"] == "58"
     assert 400 <= int(found["x-ratelimit-remaining-tokens"]) <= 410
     assert two[1].headers(principal(3)) == {}
+
+
+async def test_the_standing_is_that_of_all(servers, two):
+    who = principal(requests_per_minute=600, tokens_per_minute=600, max_concurrent_requests=3)
+    began = await two[0].standing(who)
+    assert (began.requests_left, began.tokens_left, began.running, began.is_shared) == (600, 600, 0, True)
+    for limits in two:
+        await (await limits.admit(who)).prompt(100)
+    now = await two[0].standing(who)
+    assert (now.running, now.is_shared) == (2, True)
+    assert 590 <= now.requests_left <= 600
+    assert 400 <= now.tokens_left <= 500
+    none = await two[1].standing(principal(1, requests_per_minute=60))
+    assert (none.requests_left, none.tokens_left, none.running) == (60, None, None)
 
 
 async def test_without_limits_the_database_is_not_asked(servers, two):

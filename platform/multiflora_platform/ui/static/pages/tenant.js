@@ -18,6 +18,7 @@ export default function TenantPage({ name }) {
   const tenant = useResource((signal) => get(path, { signal }), [path]);
   const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
   const budgets = useResource((signal) => get(`/api/v1/budgets?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
+  const now = useResource((signal) => get(`${path}/limits`, { signal }), [path], { every: 5 });
   const one = tenant.data;
   const changed = () => (tenant.reload(), budgets.reload());
   const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? `${name} is disabled: its keys are refused.` : `${name} may send requests again.`,
@@ -27,7 +28,7 @@ export default function TenantPage({ name }) {
       <button class="button" onClick=${() => able(!one.disabled)}>${one.disabled ? "Enable" : "Disable"}</button>
       <button class="button" onClick=${() => setOpen("limits")}>Change limits…</button>
       <button class="button primary" onClick=${() => setOpen("key")}>New key</button>`} />
-    <${Loaded} resource=${tenant}>${(data) => html`<${Limits} of=${data} />`}<//>
+    <${Loaded} resource=${tenant}>${(data) => html`<${Limits} of=${data} now=${now.data} />`}<//>
     ${budgets.data?.items.length > 0 && html`<${Card} title="Budgets" about="Of all servers together, by days and months of UTC"><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title="Usage, last 30 days" filter=${{ tenant: name }} />
     <${Card} title="Keys" flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
@@ -37,7 +38,11 @@ export default function TenantPage({ name }) {
 
 const limit = (value) => (value === null ? "none" : count(value));
 
-const Limits = ({ of }) => html`<${Stats} label="Limits" of=${[
-  ["Requests per minute", limit(of.requests_per_minute)], ["Tokens per minute", limit(of.tokens_per_minute)], ["Requests at once", limit(of.max_concurrent_requests)],
+/** In small print what is left of a limit now; of several servers together, where they share a database. */
+const left = (value, now, word) => (value === null || value === undefined ? undefined : html`<span title=${`Counted by ${now.counted_by}`}>${count(value)} ${word}</span>`);
+
+const Limits = ({ of, now }) => html`<${Stats} label="Limits" of=${[
+  ["Requests per minute", limit(of.requests_per_minute), left(now?.requests_left, now, "left")], ["Tokens per minute", limit(of.tokens_per_minute), left(now?.tokens_left, now, "left")],
+  ["Requests at once", limit(of.max_concurrent_requests), left(now?.running, now, "run")],
   ["Cache share", percent(of.kv_share)], ["Priority", of.priority], ["Adapters", of.allowed_adapters.join(", ")],
 ]} />`;
