@@ -235,7 +235,7 @@ def _rows_here(whole: ReplacedRows, part: SitePart | None) -> ReplacedRows:
         return whole
     ((first, end),) = part.rows
     if whole.token_ids is None:
-        return ReplacedRows(None, whole.values[first:end])
+        return ReplacedRows(None, whole.values[first:end].clone())
     here = (whole.token_ids >= first) & (whole.token_ids < end)
     return ReplacedRows(whole.token_ids[here] - first, whole.values[here])
 

@@ -151,7 +151,6 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     if config.tensor_parallel_size == 1:
         return _build(config, model, device, available, progress, None)
     check_ranks(config, model, device)
-    check_ranks(config, model, device)
     with started_ranks(config, device, available, start_process) as ranks:
         return _build(config, model.shard(0, config.tensor_parallel_size), device, available, progress, ranks)
 

@@ -68,7 +68,8 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One base model, filled by `load_model_config` alone: from its files, or where they are silent by its family."""
+    """One base model, filled by `load_model_config` alone: from its files, or where they are silent by its family. Or
+    one rank's part of it, which `shard` makes."""
 
     folder: Path  # that holds config.json and the weights
     architecture: str  # by the name that transformers gives it: "LlamaForCausalLM"

@@ -52,7 +52,7 @@ class SharedLoads:
         self._serial += 1
         self._line.tell_adapters(LoadAdapter(self._serial, digest))
         try:
-            host = self._load(digest, self._sum)
+            host = self._load(digest, self._agree)
         except _RefusedByAnother:
             raise
         except BaseException as problem:
@@ -70,9 +70,6 @@ class SharedLoads:
     def forget(self, digest: str) -> None:
         """This rank's copy in host memory is dropped, and so are the others'."""
         self._line.send(ForgetAdapter(self._serials.pop(digest)))
-
-    def _sum(self, squares: Squares) -> Squares:
-        return self._agree(squares)
 
     def _agree(self, squares: Squares) -> Squares:
         """squares: this rank's. Returns all ranks' sums, which every rank is told."""

@@ -133,6 +133,20 @@ def test_adapters_take_turns_in_few_rows_with_scarce_blocks(
         check_answer(oracles[digest], prompt, answer)
 
 
+def test_drafts_are_verified_by_all_ranks(
+    tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, prompts: Any
+) -> None:
+    _, folder = save_model(tiny_config(LlamaConfig, **HEADS))
+    eager = {"enable_prompt_lookup": True, "prompt_lookup_min": 1}
+    engine = start_engine(folder, max_model_len=256, tensor_parallel_size=2, **eager)
+    few = {"allowed_token_ids": (7, 8, 9)}  # whose answers repeat themselves
+    alone = start_engine(folder, max_model_len=256)
+    asked = [prompts[3], prompts[3] * 2]
+    drafted, plain = (ask(one, asked, max_tokens=24, **few) for one in (engine, alone))
+    assert engine.engine.stats().draft_tokens > 0
+    assert [answer.tokens for answer in drafted] == [answer.tokens for answer in plain]
+
+
 @pytest.mark.parametrize("combination", ["cat", "svd"])
 def test_a_mix_is_the_same_as_on_one_rank(
     combination: Any, tmp_path: Path, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, prompts: Any
