@@ -34,8 +34,10 @@ _TEST_SECONDS, _ALONE_SECONDS = 180, 90
 _GRACE = 15.0
 """Seconds that pytest has to write its report when its time is over."""
 
-_NOTHING_CHOSEN = 5
-"""pytest's status where a stage has no test of those that are asked for."""
+_SOME_FAILED, _NOTHING_CHOSEN = 1, 5
+"""pytest's status; the second where a stage has no test of those that are asked for."""
+
+_ENDINGS = {0: "passed", _SOME_FAILED: "done", _NOTHING_CHOSEN: "nothing to test", None: "cut off"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def command(processes: int, seconds: int, junit: Path) -> list[str]:
     if "xdist" in present and processes > 1:
         found += ["-n", str(processes), "--dist", "loadfile"]
     if "pytest_timeout" in present:
-        found += ["--timeout", str(seconds)]
+        # A call that never comes back from the device hears no signal: its process ends, another takes its place.
+        found += ["--timeout", str(seconds), "--timeout-method", "thread"]
     return found
 
 
@@ -107,22 +110,26 @@ def run(arguments: Sequence[str], seconds: float, log: Path | None = None, **env
         return None
 
 
-def check(root: Path, output: Path, seconds: float, extra: Sequence[str]) -> int:
-    """The number of tests that fail alone, too, or did not come to it."""
+def check(root: Path, output: Path, seconds: float, extra: Sequence[str]) -> bool:
+    """Whether all is well: each stage came to its end, and what failed passes alone."""
     deadline = time.monotonic() + seconds
     suspects: list[str] = []
+    is_well = True
     for stage in stages(root):
         left = deadline - time.monotonic()
         if left < 2 * _GRACE:
             print(f"{stage.name}: LEFT OUT: the time is over.", flush=True)
+            is_well = False
             continue
         junit = output / f"check-{stage.name}.xml"
+        junit.unlink(missing_ok=True)
         status = run([*command(_PROCESSES, _TEST_SECONDS, junit), *stage.files, *extra], left - _GRACE)
         found = list(failed(junit))
-        ended = {0: "passed", None: "cut off", _NOTHING_CHOSEN: "nothing to test"}.get(status, f"status {status}")
-        print(f"{stage.name}: {ended}, {len(found)} failed", flush=True)
+        print(f"{stage.name}: {_ENDINGS.get(status, f'status {status}')}, {len(found)} failed", flush=True)
+        is_well = is_well and (bool(found) if status == _SOME_FAILED else status in (0, _NOTHING_CHOSEN))
         suspects += found
-    return sum([not _passes_alone(test, output, deadline) for test in suspects])
+    failing = [test for test in suspects if not _passes_alone(test, output, deadline)]
+    return is_well and not failing
 
 
 def _passes_alone(test: str, output: Path, deadline: float) -> bool:
@@ -144,7 +151,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     settle(PACKED, own_cache())
-    sys.exit(bool(check(Path.cwd(), arguments.output, arguments.seconds, arguments.extra)))
+    sys.exit(not check(Path.cwd(), arguments.output, arguments.seconds, arguments.extra))
 
 
 if __name__ == "__main__":

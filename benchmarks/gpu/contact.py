@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gpu.catalogue import PARTS, Part
 from gpu.journal import Journal
-from gpu.kernel_cache import PACKED, own_cache, settle
+from gpu.kernel_cache import PACKED, entries, own_cache, settle
 from gpu.report import print_report
 
 START = "(start)"
@@ -114,8 +114,9 @@ def main() -> None:
     if arguments.rehearse:
         # Nothing hangs there, and what compiles for the first time takes its time.
         parts = [replace(part, seconds=arguments.seconds) for part in parts]
-    else:
-        settle(PACKED, own_cache())
+    cache = own_cache()
+    settled = 0 if arguments.rehearse else settle(PACKED, cache)
+    compiled = entries(cache)
     path = arguments.output / "contact.jsonl"
     journal = Journal(path)
     if arguments.again:
@@ -123,6 +124,7 @@ def main() -> None:
     contact = Contact(journal, process(path, arguments.output / "contact.log", arguments.rehearse), arguments.seconds)
     contact.work(parts)
     print_report(journal, parts)
+    print(f"compiled kernels: {settled} came along, {entries(cache) - compiled} were compiled here")
 
 
 if __name__ == "__main__":

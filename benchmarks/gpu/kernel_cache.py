@@ -22,6 +22,11 @@ def own_cache() -> Path:
     return Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
 
 
+def entries(cache: Path) -> int:
+    """How many kernels and launchers are in it."""
+    return len(list(cache.iterdir())) if cache.is_dir() else 0
+
+
 def settle(packed: Path, cache: Path) -> int:
     """Copies the entries that the cache lacks: how many."""
     if not packed.is_dir():
