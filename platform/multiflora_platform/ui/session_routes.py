@@ -79,5 +79,5 @@ def _shown(request: Request, principal: Principal, session: Session | None) -> d
         "base_model": services.model.name,
         "max_model_len": services.max_model_len,
         "version": request.app.version,
-        "replicas": len(services.engine.replicas) if principal.is_admin else None,
+        "replicas": sum(len(group.engine.replicas) for group in services.groups) if principal.is_admin else None,
     }

@@ -1,8 +1,9 @@
-"""Webhooks and jobs: seen, changed and ended in a browser."""
+"""Webhooks, jobs, batches and base models: seen, changed and ended in a browser."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Route
 from tests.e2e.browser.window import Window
@@ -174,3 +176,103 @@ def test_the_newest_jobs_are_shown_and_older_ones_on_demand(window: Window, shop
     page.get_by_role("button", name="Load older ones").click()
     page.get_by_text("The newest 1,000 are loaded.").wait_for()
     assert page.get_by_role("button", name="Load older ones").count() == 0
+
+
+def test_batches_are_followed_and_cancelled_and_their_files_are_there(window: Window, shop: Server) -> None:
+    page = window.open("/batches")
+    page.get_by_text("No batches yet").wait_for()
+    with shop.http() as http:
+        done = _batch(http, [_line(i, "sql" if i else "nobody") for i in range(3)])
+        bad = _batch(http, [{"custom_id": "x"}])
+        long = _batch(http, [_line(i, "sql", max_tokens=400) for i in range(400)])
+    page.get_by_role("row", name=done).get_by_text("3 of 3").wait_for()
+    row = page.get_by_role("row", name=done)
+    with page.expect_download() as download:
+        row.get_by_role("link", name="answers").click()
+    answers = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
+    assert sorted(answer["custom_id"] for answer in answers) == ["r1", "r2"]
+    assert download.value.suggested_filename == f"{done}-answers.jsonl"
+    row.get_by_role("link", name="errors").wait_for()
+    page.get_by_role("row", name=bad).get_by_text("Line 1 is not a request").wait_for()
+    running = page.get_by_role("row", name=long)
+    running.get_by_text("in progress").wait_for()
+    running.get_by_role("button", name="Cancel…").click()
+    page.get_by_label(f"Type {long} to confirm").fill(long)
+    page.get_by_role("button", name="Cancel the batch").click()
+    running.get_by_text("cancelled").wait_for()
+    page.get_by_label("State").select_option("failed")
+    page.wait_for_url("**/ui/batches?state=failed")
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name="Their requests").click()
+    page.wait_for_url("**/ui/requests?key=batches")
+    page.get_by_role("row", name=re.compile("sql v1 .* admin 200")).first.wait_for()
+
+
+def _line(number: int, model: str, **more: Any) -> dict[str, Any]:
+    body = {"model": model, "prompt": f"SELECT {number}", "max_tokens": 2, **more}
+    return {"custom_id": f"r{number}", "method": "POST", "url": "/v1/completions", "body": body}
+
+
+def _batch(http: httpx.Client, lines: list[dict[str, Any]]) -> str:
+    """As its page names it."""
+    text = "\n".join(map(json.dumps, lines))
+    file = http.post("/v1/files", files={"file": ("lines.jsonl", text.encode())}, data={"purpose": "batch"}).json()
+    asked = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
+    made = http.post("/v1/batches", json=asked)
+    assert made.status_code == 200, made.text
+    return str(made.json()["id"])[:14]
+
+
+def test_a_model_that_is_loaded_is_followed_and_unloaded(window: Window) -> None:
+    """Its files and engines are played: what is looked at is what the page makes of the answers."""
+    window.page.route("**/api/v1/models*", models := PlayedModels())
+    window.page.route("**/api/v1/models/*", models)
+    page = window.open("/models")
+    page.get_by_role("row", name="demo").get_by_text("default").wait_for()
+    page.get_by_role("button", name="Load a model").click()
+    for label, value in (("Name", "tiny"), ("Source", "/models/tiny"), ("Replicas", "2"), ("Idle seconds", "600")):
+        page.get_by_label(label).fill(value)
+    page.get_by_role("button", name="Load", exact=True).click()
+    window.toast("tiny is being loaded.")
+    assert models.asked == {
+        "name": "tiny",
+        "source": "/models/tiny",
+        "max_replicas": 2,
+        "min_replicas": 0,
+        "idle_seconds": 600,
+    }
+    row = page.get_by_role("row", name="tiny")
+    row.get_by_role("img", name="Replicas of tiny that serve: 0%").wait_for()
+    models.loaded()
+    row.get_by_text("2 of 2").wait_for()
+    row.get_by_role("button", name="Unload…").click()
+    page.get_by_label("Type tiny to confirm").fill("tiny")
+    page.get_by_role("button", name="Unload", exact=True).click()
+    window.toast("tiny is unloaded.")
+    row.wait_for(state="detached")
+
+
+class PlayedModels:
+    """asked: the body of the last POST."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self._items = [_model("demo", is_default=True)]
+
+    def loaded(self) -> None:
+        replicas = [{"id": f"tiny-{number}", "state": "ready"} for number in range(2)]
+        self._items[1] |= {"state": "ready", "replicas": replicas}
+
+    def __call__(self, route: Route) -> None:
+        if route.request.method == "POST":
+            self.asked = route.request.post_data_json
+            self._items.append(_model("tiny", state="loading", max_replicas=2, replicas=[]))
+        if route.request.method == "DELETE":
+            del self._items[1]
+        route.fulfill(json={"items": self._items, "next_page_token": None})
+
+
+def _model(name: str, **fields: Any) -> dict[str, Any]:
+    shown = {"name": name, "source": name, "state": "ready", "is_default": False, "min_replicas": 1, "max_replicas": 1}
+    counts = {"idle_seconds": None, "adapters": 0, "in_flight": 0, "memory_bytes": 1 << 20, "job": None}
+    return {**shown, **counts, "replicas": [{"id": "0", "state": "ready"}], **fields}

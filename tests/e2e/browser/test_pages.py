@@ -33,6 +33,9 @@ PAGES = {
     "/cache?tab=savings": "Prefix cache",
     "/contexts": "Contexts",
     "/slots": "Slots and memory",
+    "/models": "Models",
+    "/replicas": "Replicas",
+    "/batches": "Batches",
     "/requests?axis=300&ttft=0.001-600": "Requests",
     "/tenants": "Tenants and keys",
     "/tenants/seen": "seen",
@@ -643,6 +646,51 @@ CELLS = """async () => {
 def test_runs_that_several_engines_have_are_each_engines_own(window: Window) -> None:
     page = window.open("/cache")
     assert page.evaluate(CELLS) == {"keys": 17, "cells": 17, "bytes": 128, "widest": 1}
+
+
+def test_of_several_base_models_pages_show_the_one_that_the_address_names(window: Window, shop: Server) -> None:
+    page = window.open("/cache")
+    page.get_by_label("Now").wait_for()
+    assert page.get_by_label("Base model").count() == 0, "there is one"
+    with shop.http() as http:
+        (demo,) = http.get("/api/v1/models").json()["items"]
+        cache, slots = (http.get(f"/api/v1/{path}").json() for path in ("cache", "slots"))
+        fits = http.post("/api/v1/capacity", json={"ranks": [1]}).json() | {"blocks": 4321}
+    states = (("tiny", "ready"), ("rests", "idle"))
+    models = [demo, *(demo | {"name": name, "is_default": False, "state": state} for name, state in states)]
+    page.route("**/api/v1/models", lambda route: route.fulfill(json={"items": models}))
+    page.route("**/api/v1/cache?model=tiny", lambda route: route.fulfill(json=cache | {"blocks": 4321, "nodes": []}))
+    page.route("**/api/v1/slots?model=tiny", lambda route: route.fulfill(json=slots | {"replicas": []}))
+    page.route("**/api/v1/capacity?model=tiny", lambda route: route.fulfill(json=fits))
+    choice = window.open("/cache").get_by_label("Base model")
+    choice.select_option("tiny")
+    page.get_by_text("of 4,321 blocks").wait_for()
+    page.get_by_role("link", name="Savings").click()
+    page.wait_for_url("**/ui/cache?model=tiny&tab=savings")
+    page.get_by_text("of 4,321 blocks").wait_for()
+    choice.select_option("rests")
+    page.get_by_text("rests is idle").wait_for()
+    choice.select_option(demo["name"])
+    page.wait_for_url("**/ui/cache?tab=savings")
+    window.open("/slots?model=tiny").get_by_text("of 4,321").wait_for()
+
+
+LINES_BY_BASE = """async (points) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { linesByBase } = await import(base + "pages/overview/models.js");
+    const { kvUse } = await import(base + "lib/bases.js");
+    return linesByBase(points, name => `colour of ${name}`, { label: "KV", slot: 4 }, kvUse);
+}"""
+
+
+def test_the_overview_tells_base_models_apart_where_there_are_several(window: Window) -> None:
+    demo, tiny = ({"kv_blocks": 100, "kv_blocks_used": used} for used in (50, 25))
+    page = window.open("/settings")
+    assert page.evaluate(LINES_BY_BASE, [{"by_base": {"demo": demo}}]) == [{"label": "KV", "slot": 4, "values": [0.5]}]
+    assert page.evaluate(LINES_BY_BASE, [{"by_base": {"demo": demo}}, {"by_base": {"demo": demo, "tiny": tiny}}]) == [
+        {"label": "KV demo", "colour": "colour of demo", "values": [0.5, 0.5]},
+        {"label": "KV tiny", "colour": "colour of tiny", "values": [None, 0.25]},
+    ]
 
 
 def test_a_prefix_is_warmed(window: Window) -> None:

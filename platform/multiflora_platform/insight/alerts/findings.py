@@ -60,7 +60,7 @@ def engine_findings(replicas: Sequence[ReplicaHandle]) -> Iterator[Finding]:
             yield Finding(
                 "engine" if len(replicas) == 1 else f"engine {replica.id}", "error", f"{name} is not serving",
                 f"It is {replica.state}; restarts so far: {replica.restarts}.",
-                "Look at the server's log for the engine's last words.", "/ui/settings",
+                "Look at the server's log for the engine's last words.", "/ui/replicas",
             )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def test_each_replica_that_does_not_serve_is_named() -> None:
         return SimpleNamespace(id=id, state=state, restarts=3)
 
     (only,) = engine_findings([replica("0", "restarting")])
-    assert (only.id, only.severity, only.link) == ("engine", "error", "/ui/settings")
+    assert (only.id, only.severity, only.link) == ("engine", "error", "/ui/replicas")
     assert only.detail == "It is restarting; restarts so far: 3."
     states = ("ready", "restarting", "starting", "draining", "failed", "stopped")
     several = list(engine_findings([replica(str(number), state) for number, state in enumerate(states)]))

@@ -1,6 +1,6 @@
 /** The smallest parts: headings, badges, numbers, meters, tabs, choices. */
 import { html, useEffect, useRef } from "../lib/html.js";
-import { href } from "../lib/router.js";
+import { href, withQuery } from "../lib/router.js";
 import { ago, dateTime, isoTime } from "../lib/format.js";
 import { colourOf } from "../lib/theme.js";
 import { Icon } from "./icon.js";
@@ -45,8 +45,8 @@ export const LastUsed = ({ of }) => (of?.last_used_at ? html`<${Time} at=${of.la
 
 const STATES = { ready: "ok", succeeded: "ok", delivered: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
   fetching: "info", validating: "info", queued: "info", running: "info", cpu: "info", promoted: "ok", completed: "ok", rolled_back: "bad", starting: "warn",
-  loading: "info", draining: "warn" };
-const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back" };
+  loading: "info", draining: "warn", in_progress: "info", finalizing: "info", cancelling: "warn", expired: "bad", restarting: "warn" };
+const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back", in_progress: "in progress" };
 export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
 
 /** All versions (`name@number`) of a digest, for what they share: a slot, cached blocks. A mix is named by its recipe, the
@@ -89,7 +89,7 @@ export const series = (index) => `var(--series-${(index % 8) + 1})`;
 
 /** @param {{of: Array<[string, string]>}} props [value of ?tab, label]; the first is the default */
 export const Tabs = ({ of, current, path, label }) => html`<nav class="tabs" aria-label=${label}>
-  ${of.map(([value, name], i) => html`<a key=${value} href=${href(path + (i ? `?tab=${value}` : ""))}
+  ${of.map(([value, name], i) => html`<a key=${value} href=${href(i ? withQuery(path, "tab", value) : path)}
     aria-current=${value === current ? "page" : undefined}>${name}</a>`)}
 </nav>`;
 

@@ -74,7 +74,7 @@ function Who() {
       </select></label>
     <div class="who"><span class="cut" title=${key}>${open ? "Open server, no key" : tenant ?? "Administrator"}</span>
       ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />Sign out</button>`}</div>
-    <span>Version ${version}${replicas && html` · <a href=${href("/settings")}>${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}</a>`}</span>
+    <span>Version ${version}${replicas && html` · <a href=${href("/replicas")}>${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}</a>`}</span>
   </footer>`;
 }
 

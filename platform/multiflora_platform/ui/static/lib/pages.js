@@ -9,6 +9,8 @@ export const GROUPS = [
     ["/cache", "Prefix cache", "cache", () => isAdmin.value],
     ["/contexts", "Contexts", "pin", () => may("inference")],
     ["/slots", "Slots and memory", "slots", () => isAdmin.value],
+    ["/models", "Models", "models", () => isAdmin.value],
+    ["/replicas", "Replicas", "replicas", () => isAdmin.value],
   ]],
   ["Adapters", [
     ["/adapters", "Adapters", "adapters", () => may("registry:read")],
@@ -18,6 +20,7 @@ export const GROUPS = [
   ["Manage", [
     ["/tenants", "Tenants and keys", "tenants", () => isAdmin.value],
     ["/usage", "Usage", "overview", () => !isAdmin.value && may("usage:read")],
+    ["/batches", "Batches", "batches", () => may("inference")],
     ["/jobs", "Jobs", "jobs", () => may("registry:read")],
     ["/webhooks", "Webhooks", "webhooks", () => isAdmin.value],
     ["/audit", "Audit", "audit", () => isAdmin.value],

@@ -16,6 +16,9 @@ export function go(to, { replace = false } = {}) {
 
 export const href = (to) => ROOT + to;
 
+/** A path with one more parameter. */
+export const withQuery = (to, name, value) => `${to}${to.includes("?") ? "&" : "?"}${name}=${encodeURIComponent(value)}`;
+
 /** Change parts of the query; null removes one. Replaces the history entry unless `push`. */
 export function setQuery(changes, { push = false } = {}) {
   const next = new URLSearchParams(place.value.query);

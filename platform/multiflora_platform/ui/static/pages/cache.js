@@ -1,12 +1,14 @@
 /** Prefix cache: what is in it, why the last prompts missed it, what it saves. */
 import { html } from "../lib/html.js";
 import { get, getAll } from "../lib/api.js";
+import { ofBase, useBases } from "../lib/bases.js";
 import { bytes, count, percent, seconds } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { DRIFTS, REASONS } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href, query } from "../lib/router.js";
 import { amount } from "../lib/tables.js";
+import { BaseChoice, OfBase } from "../components/base.js";
 import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -18,16 +20,21 @@ import { Warm } from "./cache/warm.js";
 const TABS = [["tree", "What is cached"], ["misses", "Why prompts missed"], ["savings", "Savings"]];
 
 export default function Cache() {
-  const cache = useResource((signal) => get("/api/v1/cache", { signal }), [], { every: 4 });
-  const tab = TABS.some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tree";
+  const bases = useBases();
   return html`<${PageHeader} title="Prefix cache" about="Prompts that begin alike share the work that was done for the first of them"
-      actions=${html`<${Warm} onDone=${cache.reload} />`} />
-    <${Loaded} resource=${cache} lines=${8}>${(data) => html`
-      <${Numbers} cache=${data} />
-      <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/cache" />
-      ${tab === "tree" && html`<${Icicle} nodes=${data.nodes} /><${Tree} cache=${data} onChange=${cache.reload} />`}
-      ${tab === "misses" && html`<${Drift} /><${Misses} />`}
-      ${tab === "savings" && html`<${Savings} of=${data.savings ?? []} /><${HitRate} />`}`}<//>`;
+      actions=${html`<${BaseChoice} of=${bases} /><${Warm} />`} />
+    <${OfBase} of=${bases}><${Parts} /><//>`;
+}
+
+function Parts() {
+  const cache = useResource((signal) => get(ofBase("/api/v1/cache"), { signal }), [], { every: 4 });
+  const tab = TABS.some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tree";
+  return html`<${Loaded} resource=${cache} lines=${8}>${(data) => html`
+    <${Numbers} cache=${data} />
+    <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path=${ofBase("/cache")} />
+    ${tab === "tree" && html`<${Icicle} nodes=${data.nodes} /><${Tree} cache=${data} onChange=${cache.reload} />`}
+    ${tab === "misses" && html`<${Drift} /><${Misses} />`}
+    ${tab === "savings" && html`<${Savings} of=${data.savings ?? []} /><${HitRate} />`}`}<//>`;
 }
 
 function Numbers({ cache }) {

@@ -31,7 +31,7 @@ function Listed({ items: all, onChange }) {
   const text = query.value.get("q") ?? "";
   const items = all.filter((one) => [one.name, one.tenant, ...Object.keys(one.adapters)].join(" ").toLowerCase().includes(text.toLowerCase()));
   return html`<div class="row body-row"><${Search} label="Name, owner, model" value=${text} onInput=${(value) => setQuery({ q: value })} /></div>
-    <${Table} name="contexts" label="Contexts" columns=${columnsOf(items.some((one) => one.money), onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
+    <${Table} name="contexts" label="Contexts" columns=${columnsOf(items, onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
     ${dropped && html`<${ConfirmByName} title="Delete this context?" name=${dropped.name} action="Delete" onClose=${() => setDropped(null)}
       onConfirm=${async () => { await remove(pathOf(dropped)); toast(`${dropped.name} is deleted.`); onChange(); }}>
       Requests that name it are refused from now on. What is cached of it may be found until it is evicted.<//>`}`;
@@ -47,18 +47,26 @@ const NET = { key: "money", label: "Saved, net", number: true, value: net, cell:
 // Beside the money there is no room for it.
 const MEMORY = { key: "bytes", label: "Memory", number: true, cell: (one) => bytes(one.bytes) };
 
-const columnsOf = (hasPrices, onChange, onDrop) => [
-  { key: "name", label: "Context", cell: (one) => html`<b>${one.name}</b> ${one.pin && html`<${Badge} kind="accent">held<//>`}` },
-  ...(isAdmin.value ? [OWNER] : []),
-  { key: "status", label: "Status", cell: (one) => html`<${Badge} kind=${KINDS[one.status]}>${one.status}<//>` },
-  { key: "models", label: "Models", value: (one) => Object.keys(one.adapters).join(", "), cell: (one) => Object.entries(one.adapters).map(([name, state]) => html`<div class="nowrap" key=${name} title=${state.error ?? `${state.status}, ${count(state.cached_tokens)} tokens cached`}><${Swatch} of=${name} />${name}${state.error && html` <span class="problem small">${state.error}</span>`}</div>`) },
-  { key: "cached_tokens", label: "Tokens cached", number: true, cell: (one) => html`<span title=${`Whole blocks are cached: ${bytes(one.bytes)}`}>${count(one.cached_tokens)} of ${count(one.tokens)}</span>` },
-  ...(hasPrices ? [] : [MEMORY]),
-  { key: "hits", label: "Hits", number: true, cell: (one) => count(one.hits) },
-  ...(hasPrices ? [NET] : []),
-  { key: "expires_at", label: "Expires", time: true, cell: (one) => (one.expires_at ? html`<${Time} at=${one.expires_at} />` : html`<span class="muted">never</span>`) },
-  { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} onChange=${onChange} onDrop=${() => onDrop(one)} />` },
-];
+/** The base models of a context's model, where contexts have several. */
+const basesIn = (contexts) => new Set(contexts.flatMap((one) => Object.values(one.adapters).flatMap((state) => state.base_models)));
+const onBase = (name, state) => state.base_models.filter((base) => base !== name).join(", ");
+
+function columnsOf(items, onChange, onDrop) {
+  const hasPrices = items.some((one) => one.money);
+  const several = basesIn(items).size > 1;
+  return [
+    { key: "name", label: "Context", cell: (one) => html`<b>${one.name}</b> ${one.pin && html`<${Badge} kind="accent">held<//>`}` },
+    ...(isAdmin.value ? [OWNER] : []),
+    { key: "status", label: "Status", cell: (one) => html`<${Badge} kind=${KINDS[one.status]}>${one.status}<//>` },
+    { key: "models", label: "Models", value: (one) => Object.keys(one.adapters).join(", "), cell: (one) => Object.entries(one.adapters).map(([name, state]) => html`<div key=${name} title=${state.error ?? `${state.status}, ${count(state.cached_tokens)} tokens cached`}><span class="nowrap"><${Swatch} of=${name} />${name}</span>${several && onBase(name, state) && html` <span class="muted small nowrap">on ${onBase(name, state)}</span>`}${state.error && html`<div class="problem small">${state.error}</div>`}</div>`) },
+    { key: "cached_tokens", label: "Tokens cached", number: true, cell: (one) => html`<span title=${`Whole blocks are cached: ${bytes(one.bytes)}`}>${count(one.cached_tokens)} of ${count(one.tokens)}</span>` },
+    ...(hasPrices ? [] : [MEMORY]),
+    { key: "hits", label: "Hits", number: true, cell: (one) => count(one.hits) },
+    ...(hasPrices ? [NET] : []),
+    { key: "expires_at", label: "Expires", time: true, cell: (one) => (one.expires_at ? html`<${Time} at=${one.expires_at} />` : html`<span class="muted">never</span>`) },
+    { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} onChange=${onChange} onDrop=${() => onDrop(one)} />` },
+  ];
+}
 
 function Actions({ one, onChange, onDrop }) {
   const hold = () => attempt(() => patch(pathOf(one), { pin: !one.pin }, { headers: { "If-Match": one.etag } }), one.pin ? `${one.name} may be evicted; it is computed again when the server is idle.` : `${one.name} is held.`).then(onChange);

@@ -1,6 +1,7 @@
 /** Overview: what the server does now and did lately, and what needs attention. */
 import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
+import { kvUse } from "../lib/bases.js";
 import { actionWords, moment } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { highest, intervalOf, mean } from "../lib/measured.js";
@@ -12,7 +13,7 @@ import { Chart } from "../components/chart.js";
 import { Failure, Notice, Skeleton } from "../components/states.js";
 import { Beside } from "./overview/beside.js";
 import { HeatMap } from "./overview/heat-map.js";
-import { linesByModel } from "./overview/models.js";
+import { linesByBase, linesByModel } from "./overview/models.js";
 import { Tiles } from "./overview/tiles.js";
 
 const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"]];
@@ -41,16 +42,16 @@ function Alerts() {
     <//>`)}</div>`;
 }
 
-/** At most so many points that each is seen: means of a few, the worst for what ends in _p95. */
+/** At most so many points that each is seen: means of a few, the worst for what ends in _p95, of base models the last. */
 function thinned(points) {
   const size = Math.ceil(points.length / MOST_POINTS);
   if (size < 2) return points;
   const groups = Map.groupBy(points, (point) => Math.floor(point.at / (size * intervalOf(points))));
-  return [...groups.values()].map((group) => ({ ...merged(group), at: group.at(-1).at, by_model: means(group) }));
+  return [...groups.values()].map((group) => ({ ...merged(group), at: group.at(-1).at, by_model: means(group), by_base: group.at(-1).by_base }));
 }
 
 function merged(group) {
-  const fields = Object.keys(group[0]).filter((field) => field !== "by_model");
+  const fields = Object.keys(group[0]).filter((field) => !field.startsWith("by_"));
   return Object.fromEntries(fields.map((field) => {
     const values = group.map((point) => point[field]);
     return [field, field.endsWith("_p95") ? highest(values) : mean(values)];
@@ -82,8 +83,8 @@ function Charts({ points: all, span }) {
     ttft: [line("p50", "ttft_p50", 1), line("p95", "ttft_p95", 0)],
     itl: [line("p50", "itl_p50", 1), line("p95", "itl_p95", 0)],
     load: [line("running", "running", 2), line("waiting", "waiting", 3)],
-    cache: [line("KV blocks in use", "kv_use", 4), line("cache hit rate", "cache_hit_rate", 2)],
-    memory: [line("engine", "engine_bytes", 5), line("gateway", "gateway_bytes", 2), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
+    cache: [...linesByBase(points, colourOf, { label: "KV blocks in use", slot: 4 }, kvUse), line("cache hit rate", "cache_hit_rate", 2)],
+    memory: [...linesByBase(points, colourOf, { label: "engine", slot: 5 }, (base) => base?.engine_bytes ?? null), line("gateway", "gateway_bytes", 2), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
     errors: [line("requests", "requests", 1), line("errors", "errors", 0)],
   }), [points]);
   const chart = (title, name, unit, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} unit=${unit} span=${span} marks=${marks} ...${more} /><//>`;

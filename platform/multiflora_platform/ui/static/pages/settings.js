@@ -1,14 +1,13 @@
 /** Settings and health: what the server is doing, what it was told, and where each setting came from. */
 import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { bytes, count } from "../lib/format.js";
+import { count } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { query, setQuery } from "../lib/router.js";
 import { session } from "../lib/session.js";
-import { Badge, Card, Facts, PageHeader, Search, State } from "../components/bits.js";
+import { Badge, Card, Facts, PageHeader, Search } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
-import { BaseModels } from "./settings/base-models.js";
 
 const SOURCES = { cli: ["accent", "command line"], env: ["info", "environment"], file: ["warn", "file"], default: ["", "default"] };
 
@@ -18,8 +17,6 @@ export default function Settings() {
     <div class="grid">
       <${Card} title="Server"><${Server} /><//>
       <${Card} title="Checks" actions=${html`<button class="button small" onClick=${doctor.reload}>Check again</button>`}><${Loaded} resource=${doctor}>${({ items }) => html`<${Checks} items=${items} />`}<//><//>
-      <${BaseModels} />
-      <${Replicas} />
       <${Configuration} />
     </div>`;
 }
@@ -36,28 +33,6 @@ function Server() {
 
 const Checks = ({ items }) => html`<ul class="report">${items.map((one) => html`<li key=${one.check}><${Badge} kind=${one.ok ? "ok" : "bad"}>${one.ok ? "good" : "problem"}<//>
   <div class="break"><b>${one.check}</b> <span>${one.detail}</span>${!one.ok && one.next_step && html`<div class="small"><b>Next:</b> ${one.next_step}</div>`}</div></li>`)}</ul>`;
-
-const heldBy = (replica, where) => replica.adapters.filter((one) => one.residency === where);
-const held = (where, label) => ({ key: where, label, number: true, value: (one) => heldBy(one, where).length, cell: (one) => count(heldBy(one, where).length) });
-const ENGINES = [
-  { key: "id", label: "Engine", class: "mono" },
-  { key: "group", label: "Base model" },
-  { key: "pid", label: "Process", class: "mono", cell: (one) => one.pid ?? "none" },
-  { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />` },
-  { key: "running", label: "Running", number: true, cell: (one) => count(one.running) },
-  { key: "waiting", label: "Waiting", number: true, cell: (one) => count(one.waiting) },
-  held("slot", "On device"), held("cpu", "In host memory"), held("disk", "On disk"),
-  { key: "bytes", label: "Adapters' memory", number: true, value: deviceBytes, cell: (one) => bytes(deviceBytes(one)) },
-];
-
-function deviceBytes(replica) {
-  return heldBy(replica, "slot").reduce((sum, adapter) => sum + (adapter.bytes ?? 0), 0);
-}
-
-function Replicas() {
-  const replicas = useResource((signal) => get("/api/v1/replicas", { signal }), [], { every: 5 });
-  return html`<${Card} title="Engine processes" wide flush><${Loaded} resource=${replicas} lines=${2}>${({ items }) => html`<${Table} name="engines" label="Engine processes" sort="engines" columns=${ENGINES} rows=${items} keyOf=${(one) => one.id} />`}<//><//>`;
-}
 
 const shownValue = (item) => (item.value === "" || item.value === null ? null : String(item.value));
 const SETTINGS = [

@@ -1,10 +1,12 @@
 /** Slots and memory: which adapters are on the device, what came and went, and what would fit. */
 import { html } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
+import { ofBase, useBases } from "../lib/bases.js";
 import { bytes, count, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { colourOf } from "../lib/theme.js";
 import { attempt } from "../lib/toasts.js";
+import { BaseChoice, OfBase } from "../components/base.js";
 import { Badge, Card, Names, PageHeader, Share } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
@@ -12,10 +14,14 @@ import { Capacity } from "./slots/capacity.js";
 import { Timeline } from "./slots/timeline.js";
 
 export default function Slots() {
-  const slots = useResource((signal) => get("/api/v1/slots", { signal }), [], { every: 3 });
-  return html`<${PageHeader} title="Slots and memory" about="An adapter takes memory in proportion to its rank; idle ones make room for others" />
-    <${Loaded} resource=${slots} lines=${8}>${({ replicas }) => replicas.map((replica) => html`<${Replica} key=${replica.replica} replica=${replica} of=${replicas.length} onChange=${slots.reload} />`)}<//>
-    <${Capacity} />`;
+  const bases = useBases();
+  return html`<${PageHeader} title="Slots and memory" about="An adapter takes memory in proportion to its rank; idle ones make room for others" actions=${html`<${BaseChoice} of=${bases} />`} />
+    <${OfBase} of=${bases}><${Replicas} /><${Capacity} /><//>`;
+}
+
+function Replicas() {
+  const slots = useResource((signal) => get(ofBase("/api/v1/slots"), { signal }), [], { every: 3 });
+  return html`<${Loaded} resource=${slots} lines=${8}>${({ replicas }) => replicas.map((replica) => html`<${Replica} key=${replica.replica} replica=${replica} of=${replicas.length} onChange=${slots.reload} />`)}<//>`;
 }
 
 function Replica({ replica, of, onChange }) {

@@ -1,6 +1,7 @@
 /** The cache's memory as a picture: who holds how much of it, and which beginnings are shared below which. */
 import { html, useMemo, useState } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
+import { ofBase } from "../../lib/bases.js";
 import { bytes, count, seconds } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { colourOf } from "../../lib/theme.js";
@@ -51,6 +52,6 @@ function Cell({ cell, strength, onZoom }) {
 /** The first words of a run, once. */
 async function learn(hash) {
   if (words.has(hash)) return;
-  const { text } = await get(`/api/v1/cache/${hash}/text?limit=${FIRST_TOKENS}`);
+  const { text } = await get(ofBase(`/api/v1/cache/${hash}/text?limit=${FIRST_TOKENS}`));
   words.set(hash, text.trim());
 }

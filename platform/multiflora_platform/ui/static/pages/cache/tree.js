@@ -1,6 +1,7 @@
 /** The cached prefixes as a tree: a row for each run of blocks, those that continue it below it. */
 import { html, useMemo, useState } from "../../lib/html.js";
 import { get, post } from "../../lib/api.js";
+import { ofBase } from "../../lib/bases.js";
 import { bytes, count, seconds } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
@@ -11,7 +12,7 @@ import { Icon } from "../../components/icon.js";
 import { Empty, Loaded } from "../../components/states.js";
 import { childrenOf, keyOf } from "./runs.js";
 
-const about = (node, what = "") => `/api/v1/cache/${node.hash}${what}?replica=${encodeURIComponent(node.replica)}`;
+const about = (node, what = "") => ofBase(`/api/v1/cache/${node.hash}${what}?replica=${encodeURIComponent(node.replica)}`);
 
 /** Depth first, largest first; a child whose parent is not listed stands at the top. */
 function rowsOf(nodes, closed) {

@@ -2,19 +2,20 @@
 import { html, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
 import { count } from "../../lib/format.js";
+import { query } from "../../lib/router.js";
 import { session } from "../../lib/session.js";
 import { toast } from "../../lib/toasts.js";
 import { Dialog } from "../../components/dialog.js";
 import { TextArea, TextField } from "../../components/fields.js";
 
-export function Warm({ onDone }) {
+export function Warm() {
   const [open, setOpen] = useState(false);
   return html`<button class="button" onClick=${() => setOpen(true)}>Warm a prefix…</button>
-    ${open && html`<${Form} onClose=${() => setOpen(false)} onDone=${onDone} />`}`;
+    ${open && html`<${Form} onClose=${() => setOpen(false)} />`}`;
 }
 
-function Form({ onClose, onDone }) {
-  const [model, setModel] = useState(session.value.base_model);
+function Form({ onClose }) {
+  const [model, setModel] = useState(query.value.get("model") ?? session.value.base_model);
   const [prompt, setPrompt] = useState("");
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
@@ -24,7 +25,6 @@ function Form({ onClose, onDone }) {
     try {
       const { cached_tokens: cached, computed_tokens: computed } = await post("/api/v1/cache:warm", { model: model.trim(), prompt });
       toast(`${count(computed)} tokens computed, ${count(cached)} were there already.`);
-      onDone();
       onClose();
     } catch (error) {
       setProblem(error.message);

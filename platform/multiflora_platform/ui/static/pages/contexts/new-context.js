@@ -37,7 +37,7 @@ export function NewContext({ onClose, onChange }) {
     </div>
     <${TextArea} label="Text" rows="10" required value=${values.text} onInput=${set("text")} problem=${problem.text} />
     <div class="form-grid">
-      <${TextField} label="Models" hint="Names separated by commas; empty: the base model" spellcheck="false" value=${values.adapters} onInput=${set("adapters")} problem=${problem.adapters} />
+      <${TextField} label="Models" hint="Names separated by commas, base models among them; empty: the default base model" spellcheck="false" value=${values.adapters} onInput=${set("adapters")} problem=${problem.adapters} />
       <${Select} label="Stays" value=${values.ttl} onChange=${set("ttl")} of=${TIMES} />
     </div>
     <${Check} label="Hold it in the cache" hint="Otherwise it may be evicted, and is computed again while the server is idle" checked=${values.pin} onChange=${set("pin")} />

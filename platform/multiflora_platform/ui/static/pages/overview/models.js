@@ -1,4 +1,5 @@
 /** Tokens by model over time: as lines of the largest, and as rows of a heat map. */
+import { basesOf } from "../../lib/bases.js";
 import { intervalOf } from "../../lib/measured.js";
 
 const MOST_LINES = 7;
@@ -23,6 +24,17 @@ export function linesByModel(points, colourOf) {
     lines.push({ label: `${rest.size} others`, colour: OTHERS, values: points.map(other) });
   }
   return lines.length ? lines : [{ label: "no traffic", colour: OTHERS, values: points.map(() => 0) }];
+}
+
+/**
+ * A line for each base model whose engines ran; of a single one it is the given line.
+ * @param {{label: string, slot: number}} line
+ * @param {(gauges) => number|null} of gauges: a point's, of one base model; undefined while its engines did not run
+ */
+export function linesByBase(points, colourOf, line, of) {
+  const names = basesOf(points);
+  const own = (name) => (names.length > 1 ? { label: `${line.label} ${name}`, colour: colourOf(name) } : line);
+  return names.map((name) => ({ ...own(name), values: points.map((point) => of(point.by_base?.[name])) }));
 }
 
 /**

@@ -1,5 +1,6 @@
 /** The window in a row of numbers: each with its course, its change and what it is now. */
 import { html } from "../../lib/html.js";
+import { kvUse } from "../../lib/bases.js";
 import { count, percent, rate, seconds } from "../../lib/format.js";
 import { highest, intervalOf, known, mean, sum } from "../../lib/measured.js";
 import { Sparkline } from "../../components/sparkline.js";
@@ -18,9 +19,15 @@ export function Tiles({ points }) {
     <${Tile} label="Time to first token" values=${of("ttft_p50")} of=${mean} format=${seconds} now=${`p95 ${seconds(mean(of("ttft_p95")))}`} />
     <${Tile} label="Between tokens" values=${of("itl_p50")} of=${mean} format=${seconds} now=${`p95 ${seconds(mean(of("itl_p95")))}`} />
     <${Tile} label="Running at most" values=${of("running")} of=${highest} format=${count} now=${`now ${count(points.at(-1)?.running)}, ${count(points.at(-1)?.waiting)} waiting`} />
-    <${Tile} label="KV blocks in use at most" values=${of("kv_use")} of=${highest} format=${percent} />
+    <${Tile} label="KV blocks in use at most" values=${of("kv_use")} of=${highest} format=${percent} now=${nowByBase(points.at(-1))} />
     <${Tile} label="Cache hit rate" values=${of("cache_hit_rate")} of=${mean} format=${percent} />
   </dl>`;
+}
+
+/** KV blocks in use of each base model; undefined where there is only one. */
+function nowByBase(point) {
+  const bases = Object.entries(point?.by_base ?? {});
+  return bases.length > 1 ? bases.map(([name, gauges]) => `${name} ${percent(kvUse(gauges))}`).join(", ") : undefined;
 }
 
 /** @param {{of: (values) => number|null}} props of: what of the values is shown; now: instead of the newest value */

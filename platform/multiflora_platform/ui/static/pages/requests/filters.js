@@ -3,6 +3,7 @@ import { html } from "../../lib/html.js";
 import { isWithin, rangeOf, rangeWords } from "../../lib/histogram.js";
 import { REASONS } from "../../lib/misses.js";
 import { query, setQuery } from "../../lib/router.js";
+import { Choice } from "../../components/fields.js";
 
 export const failed = (request) => request.status >= 400 || Boolean(request.code);
 export const versionOf = (request) => (request.adapter && request.version ? `${request.adapter}@${request.version}` : "");
@@ -58,7 +59,3 @@ export function Filters({ items }) {
     ${some && html`<button class="button small quiet" onClick=${showAll}>Clear</button>`}
   </div></details>`;
 }
-
-const Choice = ({ param, label, any, of }) => html`<label class="choice">${label}
-  <select aria-label=${label} value=${query.value.get(param) ?? ""} onChange=${(event) => setQuery({ [param]: event.target.value })}>
-    <option value="">${any}</option>${of.map(([value, name]) => html`<option key=${value} value=${value}>${name}</option>`)}</select></label>`;

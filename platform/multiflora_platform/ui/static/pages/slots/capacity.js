@@ -1,6 +1,7 @@
 /** What would fit: so many adapters of such ranks, so many sequences of such a length. */
 import { html, useEffect, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
+import { ofBase } from "../../lib/bases.js";
 import { bytes, count } from "../../lib/format.js";
 import { session } from "../../lib/session.js";
 import { Card, Stats } from "../../components/bits.js";
@@ -20,7 +21,7 @@ export function Capacity() {
       if (amounts.some((amount) => !Number.isInteger(amount) || amount < 1)) return;
       const [howMany, each, tokens, running] = amounts;
       const body = { ranks: Array(Math.min(howMany, 10_000)).fill(each), context_tokens: tokens, sequences: running };
-      post("/api/v1/capacity", body, { signal: abort.signal }).then((data) => setAnswer({ data }), (error) => error.name !== "AbortError" && setAnswer({ error }));
+      post(ofBase("/api/v1/capacity"), body, { signal: abort.signal }).then((data) => setAnswer({ data }), (error) => error.name !== "AbortError" && setAnswer({ error }));
     }, 250);
     return () => {
       clearTimeout(timer);
