@@ -18,6 +18,6 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     with ended_by_sigterm():
         settings = configuration_from(arguments).settings
-        from multiflora_platform.server.engine_host import run_engine
+        from multiflora_platform.server.engines.host import run_engine
 
         return run_engine(settings)

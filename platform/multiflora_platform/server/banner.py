@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from multiflora_engine.protocol.messages import Ready
+from multiflora_platform.settings import Settings
 
 MIB = 1 << 20
 KeySource = Literal["none", "given", "stored"]
@@ -18,6 +19,10 @@ _KEY_LINES = {
 }
 ADAPTERS_OFF = "off (--no-enable-lora)"
 NO_ADAPTERS = "none yet; `multiflora adapters add NAME FOLDER` registers one"
+
+
+def key_source_of(settings: Settings) -> KeySource:
+    return "none" if settings.no_auth else "given" if settings.api_key else "stored"
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,9 @@ from multiflora_platform.registry.changes.rollout_pairs import KeptPairs
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
-from multiflora_platform.server.banner import Banner, KeySource
-from multiflora_platform.server.engines import Engines, FarEngines, OwnEngines
+from multiflora_platform.server.banner import Banner, key_source_of
+from multiflora_platform.server.beginnings import log_to_stderr, open_database, require_shared_database
+from multiflora_platform.server.engines.sources import Engines, FarEngines, OwnEngines
 from multiflora_platform.server.garbage import collecting_while_idle
 from multiflora_platform.server.http_server import (
     HttpServer,
@@ -59,10 +60,8 @@ from multiflora_platform.server.only_server import only_server_of
 from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings, flag
-from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.text.tokenizer import Tokenizer
-from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
 
 _log = logging.getLogger(__name__)
@@ -118,16 +117,9 @@ def serve_gateway(settings: Settings, sources: Mapping[str, str]) -> int:
     return _run(settings, sources, starts_engines=False)
 
 
-def require_shared_database(settings: Settings) -> None:
-    """Raises ConfigurationError."""
-    if settings.database_url is None:
-        raise ConfigurationError(
-            "engines and gateways find each other in a database that all of them reach; give --database-url"
-        )
-
-
 def _run(settings: Settings, sources: Mapping[str, str], *, starts_engines: bool) -> int:
     log_to_stderr(settings)
+    _log_requests(settings)
     if settings.hf_token is not None:
         os.environ["HF_TOKEN"] = settings.hf_token  # for adapters, too, whatever asks the hub for them
     require_paths(settings)
@@ -157,18 +149,13 @@ def _warn_of_template(tokenizer: Tokenizer) -> None:
         _log.warning("Prefix cache: %s. %s", finding.found, finding.advice)
 
 
-def log_to_stderr(settings: Settings) -> None:
-    """Other packages' notes on their own progress are for debugging. Access lines stay pure JSON."""
-    level = settings.log_level
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+def _log_requests(settings: Settings) -> None:
+    """Access lines stay pure JSON."""
     bare = logging.StreamHandler()
     bare.setFormatter(logging.Formatter("%(message)s"))
     access_log.handlers, access_log.propagate = [bare], False
     access_log.setLevel(logging.NOTSET if settings.enable_log_requests else logging.WARNING)
-    if level == "info":
-        for package in ("alembic", "httpx", "huggingface_hub"):
-            logging.getLogger(package).setLevel(logging.WARNING)
-    if level != "debug" or settings.uvicorn_log_level != "warning":
+    if settings.log_level != "debug" or settings.uvicorn_log_level != "warning":
         logging.getLogger("uvicorn").setLevel(LOG_LEVELS[settings.uvicorn_log_level])
 
 
@@ -327,14 +314,6 @@ async def _publishing(
         raise ConfigurationError(f"cache events cannot be published at {error}; choose another address") from None
 
 
-async def open_database(settings: Settings) -> Database:
-    """Raises ConfigurationError."""
-    try:
-        return await Database.prepared(settings.resolved_database_url)
-    except Problem as error:
-        raise ConfigurationError(error.detail) from None
-
-
 async def _ready_or_stopped(engines: Engines, serving: asyncio.Task[None]) -> Ready | None:
     """None when a signal ended the server before its engines were ready. Raises EngineFailed."""
     waiting = asyncio.create_task(engines.wait_ready())
@@ -352,10 +331,6 @@ async def _watch(engines: Engines, serving: asyncio.Task[None]) -> None:
         engines.check()
 
 
-def _key_source(settings: Settings) -> KeySource:
-    return "none" if settings.no_auth else "given" if settings.api_key else "stored"
-
-
 def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key: str | None) -> Banner:
     adapters = services.registry.served() if services.settings.enable_lora else []
     shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
@@ -367,7 +342,7 @@ def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key:
         engines=len(services.engine.replicas),
         quantization=services.settings.quantization,
         key=key,
-        key_source=_key_source(services.settings),
+        key_source=key_source_of(services.settings),
         model=shown.name if shown else opened.served.name,
         prompt=(shown.demo_prompt if shown else None) or "Hello!",
     )

@@ -23,8 +23,8 @@ from multiflora_platform.base_models.opening import ServedBase, engine_config, o
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.hosts.line_keys import LineKeys, line_keys
 from multiflora_platform.fleet.hosts.replica_table import RENEWED_EVERY, Listing, tell, withdraw
+from multiflora_platform.server.beginnings import log_to_stderr, open_database, require_shared_database
 from multiflora_platform.server.loading import LoadingDisplay
-from multiflora_platform.server.serve import log_to_stderr, open_database, require_shared_database
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.database import Database
 from multiflora_platform.web.problems import Problem
