@@ -1,6 +1,7 @@
 """The content-addressed artifact store: `root/<digest>/` holds the two files of one adapter version. Torch-free.
 
-Knows nothing of names or of the registry; a digest is recorded elsewhere only after `add` has returned.
+Knows nothing of names or of the registry; a digest is recorded elsewhere only after `add` has returned. With an origin,
+the folder is what this host has of what all hosts share.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 from multiflora_adapters.lora_config import is_regular_file
 from multiflora_adapters.manifest import ARTIFACT_FILES, AdapterManifest, read_manifest
@@ -23,11 +26,32 @@ _TEMPORARY_PREFIX = ".tmp-"
 _ABANDONED_SECONDS = 3600.0
 
 
-class ArtifactStore:
-    """Adds, finds and removes artifacts. Several processes may use one root at the same time."""
+class ArtifactOrigin(Protocol):
+    """Where all hosts have artifacts from. Its calls block, and raise OSError where it cannot be reached."""
 
-    def __init__(self, root: Path) -> None:
+    def check(self) -> None:
+        """Whether it can be used."""
+
+    def put(self, digest: str, folder: Path) -> None:
+        """Keeps the files of the folder; known content again changes nothing."""
+
+    def get(self, digest: str, folder: Path) -> bool:
+        """Writes the files to the folder; False: it has none."""
+
+    def retire(self, digest: str) -> None:
+        """Nothing needs it any more: it may go after a while."""
+
+    def sweep(self, needed: Collection[str]) -> None:
+        """Lets go what was retired long ago and is none of these."""
+
+
+class ArtifactStore:
+    """Adds, finds and removes artifacts. Several processes may use one root at the same time. origin: None where the
+    root is all there is."""
+
+    def __init__(self, root: Path, origin: ArtifactOrigin | None = None) -> None:
         self._root = root
+        self.origin = origin
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.remove_abandoned(_ABANDONED_SECONDS)
 
@@ -44,6 +68,8 @@ class ArtifactStore:
             # Of the copy: the source may change while it is read, the digest must be of the bytes that stay.
             manifest = read_manifest(temporary)
             _sync_folder(temporary)
+            if self.origin is not None:
+                self.origin.put(manifest.digest, temporary)
             self._publish(temporary, manifest.digest)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -54,6 +80,34 @@ class ArtifactStore:
         if not _DIGEST.fullmatch(digest):
             raise ValueError("not a SHA-256 digest")
         return self._root / digest
+
+    def brought(self, digest: str) -> Path:
+        """Where the artifact lies, once it has come from the origin if it was not here. Blocks for that long. Raises
+        FileNotFoundError where nobody has it, OSError where the disk or the origin refuses, ValueError for what is no
+        digest."""
+        folder = self.path(digest)
+        if not self.has(digest):
+            self._bring(digest)
+        return folder
+
+    def _bring(self, digest: str) -> None:
+        temporary = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        temporary.mkdir(mode=0o700)
+        try:
+            if self.origin is None or not self.origin.get(digest, temporary):
+                raise FileNotFoundError(errno.ENOENT, "no such artifact", digest)
+            try:
+                found = read_manifest(temporary).digest
+            except AdapterError as error:
+                raise OSError(f"the origin's artifact {digest} is damaged: {error}") from error
+            if found != digest:
+                raise OSError(f"the origin's artifact {digest} has other content: {found}")
+            for name in ARTIFACT_FILES:
+                _sync(temporary / name)
+            _sync_folder(temporary)
+            self._publish(temporary, digest)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def has(self, digest: str) -> bool:
         folder = self.path(digest)
@@ -125,6 +179,11 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         os.fsync(writer.fileno())
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _private_opener(path: str, flags: int) -> int:

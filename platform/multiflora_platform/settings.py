@@ -213,6 +213,9 @@ class Settings(BaseModel):
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default SQLite in the data folder")
     data_dir: Path = Field(default_factory=default_data_dir, description="database, artifacts and secrets")
+    artifact_store: str | None = Field(
+        None, description="s3://bucket/folder that hosts share, of which their data folders keep what they need"
+    )
     secret_file: Path | None = Field(
         None, description="file of 64 hex digits that hosts share; without it, a secret is made in the data folder"
     )

@@ -48,7 +48,7 @@ def serve(source: BinaryIO, build: Build) -> int:
             _listen(socket, start.listen)
         served = build(start.config, lambda stage, done, total: socket.send_all(LoadProgress(stage, done, total)))
         lifetime.loading = False
-        served.artifacts.can_ask = start.listen is not None
+        served.artifacts.can_ask = start.listen is not None or start.config.asks_for_artifacts
         with closing(FullCollections()) as collections:
             StepLoop(served, socket, lifetime, collections.advance).run()
         served.finish()

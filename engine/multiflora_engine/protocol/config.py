@@ -36,6 +36,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str
     # The artifact store of `<digest>/` folders.
     artifact_root: str
+    # What it lacks, gateways have, or can bring.
+    asks_for_artifacts: bool = False
     # Values in the place of those of the folder's config.json.
     hf_overrides: dict[str, Any] = {}
     dtype: str = "auto"

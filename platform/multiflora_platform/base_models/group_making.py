@@ -10,6 +10,7 @@ from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.base_models.opening import ServedBase, engine_config
 from multiflora_platform.contexts.book import ContextBook
 from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.hosts.artifact_files import ArtifactFiles
 from multiflora_platform.fleet.places import places_of
 from multiflora_platform.fleet.processes import silent, supervised
 from multiflora_platform.fleet.routing import Router, prompt_hashes_by
@@ -18,6 +19,7 @@ from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.groups import Group
 from multiflora_platform.observability.metrics import Metrics
+from multiflora_platform.registry.artifacts.opening import open_store
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.serving.engine_link import EngineLink
@@ -46,7 +48,7 @@ def make_fleet(
     on_progress: Callable[[LoadProgress], None] = silent,
 ) -> Fleet:
     """prefix: of the engines' ids. Raises ValueError where they would have to share a GPU."""
-    return supervised(
+    fleet = supervised(
         engine_config(settings, opened, settings.data_dir / "artifacts"),
         places_of(settings.replicas, settings.device, settings.kv_cache_memory, settings.tensor_parallel_size),
         _router(settings, opened, metrics),
@@ -54,6 +56,11 @@ def make_fleet(
         prefix=prefix,
         on_progress=on_progress,
     )
+    if settings.artifact_store is not None:
+        files = ArtifactFiles(open_store(settings.data_dir, settings.artifact_store))
+        for replica in fleet.replicas:
+            replica.client.artifact_part = files.part
+    return fleet
 
 
 def make_far_fleet(settings: Settings, opened: ServedBase, metrics: Metrics) -> Fleet:

@@ -135,6 +135,7 @@ def engine_config(settings: Settings, base: ServedBase, artifacts: Path) -> Engi
         engines_per_host=settings.replicas,
         model_path=str(base.config.folder),
         artifact_root=str(artifacts),
+        asks_for_artifacts=settings.artifact_store is not None,
         tokenizer=base.served.tokenizer.definition,
         eos_token_ids=base.config.eos_token_ids,
     )

@@ -92,12 +92,12 @@ def _upgrade(settings: Settings, arguments: argparse.Namespace) -> str:
 def _backup(settings: Settings, arguments: argparse.Namespace) -> str:
     from multiflora_platform.registry.backup import backup
 
-    contents = backup(settings.resolved_database_url, settings.data_dir, arguments.folder)
+    contents = backup(settings.resolved_database_url, settings.data_dir, arguments.folder, settings.artifact_store)
     return f"{arguments.folder}: {contents.rows['adapters']} adapters, {contents.artifacts} artifacts"
 
 
 def _restore(settings: Settings, arguments: argparse.Namespace) -> str:
     from multiflora_platform.registry.backup import restore
 
-    contents = restore(settings.resolved_database_url, settings.data_dir, arguments.folder)
+    contents = restore(settings.resolved_database_url, settings.data_dir, arguments.folder, settings.artifact_store)
     return f"restored {contents.rows['adapters']} adapters and {contents.artifacts} artifacts"

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.secret import SECRET_NAME
 from multiflora_platform.registry.artifacts.leases import ArtifactLeases
+from multiflora_platform.registry.artifacts.opening import open_store
 from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.connections import private_folder
 from multiflora_platform.web.problems import Problem
@@ -47,8 +48,9 @@ class Contents(msgspec.Struct, frozen=True):
     missing: list[str]  # digests that a version names without files on the disk
 
 
-def backup(database_url: str, data_dir: Path, target: Path) -> Contents:
-    """Into the folder `target`, which must not exist yet. Servers may run and write meanwhile.
+def backup(database_url: str, data_dir: Path, target: Path, artifact_store: str | None = None) -> Contents:
+    """Into the folder `target`, which must not exist yet. Servers may run and write meanwhile. artifact_store: where
+    artifacts are that the data folder lacks.
 
     Raises BackupFailed, DatabaseUnusable.
     """
@@ -56,7 +58,7 @@ def backup(database_url: str, data_dir: Path, target: Path) -> Contents:
         raise BackupFailed(f"{target} exists; name a folder that does not.")
     partial = private_folder(target.with_name(f".{target.name}.partial-{os.getpid()}"))
     try:
-        contents = _write(database_url, data_dir, partial)
+        contents = _write(database_url, data_dir, partial, artifact_store)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -64,13 +66,14 @@ def backup(database_url: str, data_dir: Path, target: Path) -> Contents:
     return contents
 
 
-def restore(database_url: str, data_dir: Path, source: Path) -> Contents:
-    """Into a database without adapters and a data folder without artifacts; no server may run on them.
+def restore(database_url: str, data_dir: Path, source: Path, artifact_store: str | None = None) -> Contents:
+    """Into a database without adapters and a data folder without artifacts; no server may run on them. artifact_store:
+    gets the artifacts, too.
 
     Raises BackupFailed, DatabaseUnusable.
     """
     contents = _read_contents(source)
-    store = ArtifactStore(private_folder(data_dir) / "artifacts")
+    store = open_store(private_folder(data_dir), artifact_store)
     if store.digests():
         raise BackupFailed(f"{data_dir} has artifacts already; restore into an empty --data-dir.")
     migrate.upgrade(database_url, contents.revision)
@@ -84,8 +87,8 @@ def restore(database_url: str, data_dir: Path, source: Path) -> Contents:
     return contents
 
 
-def _write(database_url: str, data_dir: Path, folder: Path) -> Contents:
-    store = ArtifactStore(data_dir / "artifacts")
+def _write(database_url: str, data_dir: Path, folder: Path, artifact_store: str | None) -> Contents:
+    store = open_store(data_dir, artifact_store)
     with _nothing_is_removed(data_dir):
         with migrate.reading(database_url) as connection:
             revision, rows, digests = _dump(connection, folder)
@@ -127,10 +130,11 @@ def _nothing_is_removed(data_dir: Path) -> Iterator[None]:
 
 
 def _copy_artifact(store: ArtifactStore, digest: str, target: Path) -> bool:
-    """False when it is not on the disk (its adapter was deleted)."""
-    if not store.has(digest):
+    """False when there is none (its adapter was deleted)."""
+    try:
+        shutil.copytree(store.brought(digest), target)
+    except FileNotFoundError:
         return False
-    shutil.copytree(store.path(digest), target)
     return True
 
 

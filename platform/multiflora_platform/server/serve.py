@@ -39,6 +39,7 @@ from multiflora_platform.insight.mirrors.zmq_publisher import CannotPublish, pub
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.prices import prices_of
+from multiflora_platform.registry.artifacts.opening import open_store
 from multiflora_platform.registry.changes.rollout_pairs import KeptPairs
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
@@ -198,6 +199,17 @@ async def _serve(
     return ExitCode.OK
 
 
+async def _artifacts(settings: Settings) -> ArtifactStore:
+    """Raises ConfigurationError where the origin is none, or cannot be used."""
+    store = open_store(settings.data_dir, settings.artifact_store)
+    if store.origin is not None:
+        try:
+            await asyncio.to_thread(store.origin.check)
+        except OSError as error:
+            raise ConfigurationError(f"cannot use --artifact-store {settings.artifact_store}: {error}") from None
+    return store
+
+
 @asynccontextmanager
 async def _parts(
     settings: Settings, opened: ServedBase, display: LoadingDisplay, starts_engines: bool
@@ -213,7 +225,7 @@ async def _parts(
             database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
-        artifacts = ArtifactStore(settings.data_dir / "artifacts")
+        artifacts = await _artifacts(settings)
         metrics = Metrics(opened.served.name)
         engines: Engines  # asked from now on, started last
         if starts_engines:

@@ -1,4 +1,4 @@
-"""S3 as far as an import asks it, on loopback: list a prefix, head and get an object, ranges, ETags."""
+"""S3 as far as imports and the artifact store ask it, on loopback: list, head, get with ranges, put, delete."""
 
 from __future__ import annotations
 
@@ -10,14 +10,27 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class FakeS3:
-    """objects: by "bucket/key". breaks: of the next GETs of objects, the bytes before the connection is cut."""
+    """objects: by "bucket/key". breaks: of the next GETs of objects, the bytes before the connection is cut. puts: the
+    keys, in order."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
         self.breaks: list[int] = []
         self.ranges: list[str | None] = []
+        self.puts: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a process that may use it."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ACCESS_KEY_ID": "known",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     def __enter__(self) -> FakeS3:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -32,21 +45,48 @@ class FakeS3:
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
                 bucket, _, key = unquote(url.path).strip("/").partition("/")
-                if not self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential=known/"):
-                    return self._error(403, "AccessDenied")
-                if not any(name.startswith(f"{bucket}/") for name in s3.objects):
-                    return self._error(404, "NoSuchBucket")
-                return self._object(f"{bucket}/{key}") if key else self._list(bucket, parse_qs(url.query)["prefix"][0])
+                if self._is_refused(bucket):
+                    return None
+                query = parse_qs(url.query)
+                return (
+                    self._object(f"{bucket}/{key}")
+                    if key
+                    else self._list(bucket, query["prefix"][0], "delimiter" in query)
+                )
 
             do_HEAD = do_GET
 
-            def _list(self, bucket: str, prefix: str) -> None:
+            def do_PUT(self) -> None:
+                if self.headers.get("Expect") == "100-continue":  # the client waits a second for it
+                    self.send_response_only(100)
+                    self.end_headers()
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                bucket, _, key = unquote(urlsplit(self.path).path).strip("/").partition("/")
+                if not self._is_refused(bucket):
+                    s3.puts.append(key)
+                    s3.objects[f"{bucket}/{key}"] = data
+                    self._send(200, b"", {"ETag": _etag(data)})
+
+            def do_DELETE(self) -> None:
+                s3.objects.pop(unquote(urlsplit(self.path).path).strip("/"), None)
+                self._send(204, b"", {})
+
+            def _is_refused(self, bucket: str) -> bool:
+                if not self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential=known/"):
+                    self._error(403, "AccessDenied")
+                elif not any(name.startswith(f"{bucket}/") for name in s3.objects):
+                    self._error(404, "NoSuchBucket")
+                else:
+                    return False
+                return True
+
+            def _list(self, bucket: str, prefix: str, is_one_folder: bool) -> None:
                 found = [name.partition("/")[2] for name in s3.objects if name.startswith(f"{bucket}/{prefix}")]
                 rows = "".join(
                     f"<Contents><Key>{key}</Key><Size>{len(s3.objects[f'{bucket}/{key}'])}</Size>"
                     f"<ETag>{_etag(s3.objects[f'{bucket}/{key}'])}</ETag></Contents>"
                     for key in found
-                    if "/" not in key.removeprefix(prefix)
+                    if not is_one_folder or "/" not in key.removeprefix(prefix)
                 )
                 self._send(200, f"<ListBucketResult>{rows}</ListBucketResult>".encode(), {})
 

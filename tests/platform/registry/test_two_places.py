@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from tests.platform.registry.fake_s3 import FakeS3
 from tests.platform.registry.house import House, adapter_files, opening
 
+from multiflora_platform.registry.artifacts.s3_origin import S3Origin
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import JobRow
 
@@ -89,3 +91,23 @@ async def test_a_server_that_starts_alone_on_its_folder_leaves_the_others_leases
         (job,) = await session.scalars(select(JobRow))
     assert job.lease_until > datetime.now(UTC)
     assert (await answer).status_code == 202
+
+
+async def test_a_version_is_in_the_bucket_before_it_is_ready_and_retired_when_it_goes(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeS3({"shared/of-others": b"x"}) as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        one, other = await places.open("one"), await places.open("other")
+        one.store.origin = other.store.origin = S3Origin.parse("s3://shared")
+        await one.adapter("a", 1)
+        entry = one.registry.resolve("a", None)
+        assert entry is not None
+        await asyncio.to_thread(other.store.brought, entry.digest)
+        assert other.store.verify(entry.digest)
+        assert (await other.admin.delete("/adapters/a")).is_success
+        async with asyncio.timeout(30):
+            while f"shared/retired/{entry.digest}" not in s3.objects:  # noqa: ASYNC110 - S3 sends no signal
+                await asyncio.sleep(0.01)
+        assert f"shared/artifacts/{entry.digest}/adapter_config.json" in s3.objects

@@ -25,9 +25,10 @@ class ArtifactRequests:
         wanted = self._artifacts.take_wanted()
         if wanted is not None:
             self._wanted = wanted
-            # A file's next part comes from where the one before came from, if that is still there.
-            gateways = [peer for peer in self._socket.peers if not peer.is_starter]
-            self._untried = iter(sorted(gateways, key=lambda peer: peer is not self._asked))
+            # A file's next part comes from where the one before came from, if that is still there. A starter that is no
+            # gateway has nothing.
+            peers = sorted(self._socket.peers, key=lambda peer: (peer is not self._asked, peer.is_starter))
+            self._untried = iter(peers)
             self._ask_next(wanted)
         elif self._wanted is not None and self._asked not in self._socket.peers:
             self._ask_next(self._wanted)

@@ -17,11 +17,11 @@ class ArtifactFiles:
         self._store = store
 
     def part(self, wanted: ArtifactWanted) -> ArtifactPart:
-        """Blocks for as long as the disk takes."""
+        """Blocks for as long as the disk takes, and the store's origin."""
         try:
             if wanted.name not in ARTIFACT_FILES:
                 raise ValueError("not a file of an artifact")
-            with (self._store.path(wanted.digest) / wanted.name).open("rb") as file:
+            with (self._store.brought(wanted.digest) / wanted.name).open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(wanted.offset)
                 return ArtifactPart(wanted, file.read(_PART_BYTES), size)

@@ -71,17 +71,19 @@ class Artifacts:
             return
         await self._forget(digest)
 
-        async def work(change: Change) -> Path | None:
+        async def work(change: Change) -> tuple[bool, Path | None]:
             if await is_needed(change.session, digest):
-                return None
+                return False, None
             if self._requests[digest] or not self._leases.is_free(digest):
                 self._doomed.add(digest)
-                return None
-            return self.store.set_aside(digest)
+                return False, None
+            return True, self.store.set_aside(digest)
 
-        aside = await self._database.write("system", work)
+        may_go, aside = await self._database.write("system", work)
         if aside is not None:
             await asyncio.to_thread(self.store.discard, aside)
+        if may_go and self.store.origin is not None:
+            await asyncio.to_thread(self.store.origin.retire, digest)
 
     async def sweep(self) -> None:
         """Artifacts that were stored but never recorded, or whose removal was interrupted or had to wait."""
@@ -89,6 +91,11 @@ class Artifacts:
             needed = await live_digests(session)
         for digest in set(await asyncio.to_thread(self.store.digests)) - needed:
             await self._collect_quietly(digest)
+        if self.store.origin is not None:
+            try:
+                await asyncio.to_thread(self.store.origin.sweep, needed)
+            except OSError as error:
+                _log.warning("what was retired of the artifact store stays for now: %s", error)
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -31,11 +31,15 @@ async def complete_facts(database: Database, store: ArtifactStore, base: BaseMod
     lacking = {digest for digest, facts in found if digest is not None and not (facts or {}).keys() >= _NAMES}
     for digest in lacking:
         try:
-            facts = msgspec.to_builtins(await asyncio.to_thread(read_facts, store.path(digest), base))
+            facts = msgspec.to_builtins(await asyncio.to_thread(_read, store, digest, base))
         except (AdapterError, OSError) as problem:
             _log.warning("The facts of the adapter %s cannot be read: %s", digest[:12], problem)
             continue
         await database.write("system", partial(_write, base.digest, digest, facts))
+
+
+def _read(store: ArtifactStore, digest: str, base: BaseModel) -> AdapterFacts:
+    return read_facts(store.brought(digest), base)
 
 
 async def _write(base_digest: str, digest: str, facts: dict[str, Any], change: Change) -> None:

@@ -6,24 +6,20 @@ Credentials, region and endpoint are the machine's own (AWS_… in the environme
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from multiflora_adapters.report import shown
 from multiflora_platform.registry.errors import SourceNotFound, SourceRefused, SourceUnreachable, SourceUnsupported
 from multiflora_platform.registry.sources.local import ARCHIVES
 from multiflora_platform.registry.sources.remote import Pinned
+from multiflora_platform.storage import s3
 from multiflora_platform.web.problems import InvalidRequest
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _KEY = re.compile(r"[^\x00-\x1f]{1,1024}")
-_REFUSED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _PIECE_BYTES = 1 << 20
-_MISSING = ("404", "NoSuchKey", "NoSuchBucket")
 
 
 @dataclass
@@ -37,12 +33,12 @@ class S3Source:
 
     @classmethod
     def parse(cls, address: str, endpoint: str | None) -> S3Source:
-        if importlib.util.find_spec("boto3") is None:
+        if not s3.is_installed():
             raise SourceUnsupported(
                 "s3:// sources need boto3 on this server: pip install 'multiflora[s3]'.", pointer="/source"
             )
         bucket, _, key = address.partition("/")
-        if not _BUCKET.fullmatch(bucket):
+        if not s3.is_bucket(bucket):
             raise InvalidRequest(
                 "A bucket's name is of 3 to 63 lower-case letters, digits, dots and dashes; "
                 f"{shown('s3://' + address)} has none.",
@@ -67,13 +63,13 @@ class S3Source:
 
     def read(self, pinned: Pinned, path: str, offset: int) -> Iterator[bytes]:
         with self._explained():
-            answer = self._client().get_object(
+            answer = s3.connect(self.endpoint).get_object(
                 Bucket=self.bucket, Key=path, Range=f"bytes={offset}-", IfMatch=self._etags[path]
             )
             yield from answer["Body"].iter_chunks(_PIECE_BYTES)
 
     def _list(self) -> dict[str, int]:
-        client = self._client()
+        client = s3.connect(self.endpoint)
         if self.key.endswith(ARCHIVES):
             head = client.head_object(Bucket=self.bucket, Key=self.key)
             self._etags[self.key] = head["ETag"]
@@ -83,30 +79,19 @@ class S3Source:
         self._etags.update({key: item["ETag"] for key, item in found.items()})
         return {key: item["Size"] for key, item in found.items()}
 
-    def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        config = Config(connect_timeout=10, read_timeout=30, retries={"max_attempts": 2})
-        return boto3.session.Session().client("s3", endpoint_url=self.endpoint, config=config)
-
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
         try:
-            yield
-        except NoCredentialsError as error:
-            raise SourceRefused(f"{self}: this server has no AWS credentials.") from error
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _MISSING:
+            with s3.explained():
+                yield
+        except s3.S3Error as error:
+            if error.kind == "no credentials":
+                raise SourceRefused(f"{self}: this server has no AWS credentials.") from error
+            if error.kind == "missing":
                 raise SourceNotFound(f"{self} does not exist.") from error
-            if code in _REFUSED:
-                raise SourceRefused(f"{self} may not be read with this server's AWS credentials ({code}).") from error
-            raise SourceUnreachable(f"{self} could not be fetched: {error}") from error
-        except (BotoCoreError, OSError) as error:
+            if error.kind == "refused":
+                raise SourceRefused(f"{self} may not be read with this server's AWS credentials ({error}).") from error
             raise SourceUnreachable(f"{self} could not be fetched: {error}") from error

@@ -93,6 +93,17 @@ def test_it_comes_in_parts_from_the_first_gateway_that_has_it(stores: tuple[Arti
     assert len(gateways.asked) > 3
 
 
+def test_a_server_brings_what_its_own_engine_lacks(stores: tuple[ArtifactStore, str, ArtifactStore]) -> None:
+    full, digest, empty = stores
+
+    def answers(peer: Peer, wanted: ArtifactWanted) -> ArtifactPart:
+        return of(full, wanted) if peer is STARTER else ArtifactPart(wanted, is_missing=True)
+
+    gateways = fetched(answers, digest, empty)
+    assert empty.verify(digest)
+    assert [peer for peer, _ in gateways.asked[:3]] == [ONE, TWO, STARTER], "which is none where engines run alone"
+
+
 def test_one_that_leaves_meanwhile_is_followed_by_the_next(stores: tuple[ArtifactStore, str, ArtifactStore]) -> None:
     full, digest, empty = stores
     fetched(lambda peer, wanted: None if peer is ONE and wanted.offset else of(full, wanted), digest, empty)

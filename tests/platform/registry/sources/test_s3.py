@@ -21,14 +21,7 @@ def s3(monkeypatch):
     files = {f"models/sql/v1/{name}": data for name, data in adapter_files(1).items()}
     archive = {"models/packed.tar.gz": tar(adapter_files(2), "x/"), "models/sql/v1/deep/README.md": b"not this one"}
     with FakeS3({**files, **archive, "models/empty/readme.txt": b"x"}) as server:
-        environment = {
-            "AWS_ENDPOINT_URL_S3": server.url,
-            "AWS_ACCESS_KEY_ID": "known",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        for name, value in environment.items():
+        for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         yield server
 
