@@ -70,10 +70,7 @@ raise ImportError("no such module")
 """,
     "endless": """
 import time
-
-def cases(setting):
-    yield Case("good", lambda: {"us": 1})
-    yield Case("endless", lambda: time.sleep(60))
+time.sleep(60)
 """,
 }
 
@@ -122,13 +119,25 @@ def test_a_second_call_repeats_nothing(contact: Callable[..., dict[str, Any]], t
     assert [line["us"] for line in lines if "us" in line] == [1, 0, 1, 2], "and nothing else"
 
 
-def test_what_the_end_cuts_off_is_no_failure(
-    contact: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gpu.contact._LEAST_SECONDS", 0.5)
-    found = contact("endless", "rows", part_seconds=6.0)
-    assert list(found["endless"]) == ["good"]
-    assert len(found["rows"]) == 3
+def test_what_the_end_cuts_off_is_no_failure(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    calls: list[str] = []
+
+    def run(part: Part, seconds: float) -> tuple[int | None, str]:
+        calls.append(part.name)
+        journal.done(part.name, "good", 1.0, {"us": 1})
+        journal.began(part.name, "endless")
+        return None, ""
+
+    for _ in range(2):
+        Contact(journal, run, 60.0).work([Part("first", "", 30), Part("second", "", 30)])
+    assert calls == ["first", "second"] * 2, "the next call begins the case anew"
+    assert list(journal.ended("first")) == ["good"]
+
+
+def test_a_process_that_does_not_end_is_ended(contact: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    run = process(tmp_path / "contact.jsonl", tmp_path / "contact.log", rehearses=False)
+    assert run(Part("endless", "", 30), 0.5)[0] is None
 
 
 def test_nothing_begins_when_the_time_is_over(tmp_path: Path) -> None:
