@@ -120,6 +120,7 @@ class RankLine:
         for peer in self._peers:
             peer.steps.close()
             peer.adapters.close()
+        for peer in self._peers:
             peer.cause_of_end()
 
     @staticmethod
