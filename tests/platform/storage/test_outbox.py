@@ -157,6 +157,7 @@ CALLS: dict[str, Callable[[House], Awaitable[httpx.Response]]] = {
     "change_context": lambda house: with_context(house, "PATCH", json={"pin": False}),
     "delete_context": lambda house: with_context(house, "DELETE"),
     "put_eval": lambda house: house.admin.put(EVAL, json=CASES),
+    "add_eval_case": lambda house: house.admin.post(f"{EVAL}/cases", json=CASES["cases"][0]),
     "change_eval": lambda house: with_eval(house, "PATCH", json={"description": "x"}),
     "delete_eval": lambda house: with_eval(house, "DELETE"),
     "run_eval": lambda house: with_eval(house, "POST", "/runs", json={"version": 1}),
