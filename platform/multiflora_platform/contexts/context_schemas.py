@@ -29,10 +29,10 @@ _LONGEST = 366 * 86400
 
 class ContextBody(Body, frozen=True):
     """Either prompt, a text, or messages (with documents and tools) that go through the chat template. order: "any"
-    lets the server sort documents. adapters: as requests name models, base
-    models among them; none: the default base model. ttl: seconds, or as "5m",
-    "1h"; null: for ever. pin: held in the cache until then; otherwise computed, and computed again when it was evicted
-    and the engine is idle. priority: smaller is computed first. tenant: whose it is, for admins."""
+    lets the server sort documents. adapters: as requests name models, base models among them; none: the default base
+    model. ttl: seconds, or as "5m", "1h"; null: for ever. pin: held in the cache until then; otherwise computed, and
+    computed again when it was evicted and the engine is idle. priority: smaller is computed first. tenant: whose it is,
+    for admins."""
 
     messages: Objects | None = None
     prompt: Texts | None = None

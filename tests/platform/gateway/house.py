@@ -103,6 +103,7 @@ class FakeClient:
     in_flight: int = 0
     is_draining: bool = False
     last_message: float = field(default_factory=time.monotonic)
+    load: None = None
     pinned: set[str] = field(default_factory=set)
     adapter_places: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[str, str]] = field(default_factory=list)
