@@ -104,6 +104,7 @@ class FakeClient:
     is_draining: bool = False
     last_message: float = field(default_factory=time.monotonic)
     load: None = None
+    num_requests: int = 0
     pinned: set[str] = field(default_factory=set)
     adapter_places: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[str, str]] = field(default_factory=list)
