@@ -12,7 +12,14 @@ from multiflora_platform.auth.usage import Counts, UsageLedger
 from multiflora_platform.prices import Prices
 from multiflora_platform.web.problems import Unavailable
 
-TODAY = datetime.now(UTC).date().isoformat()
+TODAY = "2026-03-05"
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch):
+    """The day does not end while a test runs."""
+    now = datetime.fromisoformat(f"{TODAY}T12:00:00+00:00").timestamp()
+    monkeypatch.setattr(usage.time, "time", lambda: now)
 
 
 async def rows(client, **params):
