@@ -184,7 +184,7 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     page.wait_for_url("**/ui/adapters")
     page.get_by_role("link", name="sql", exact=True).wait_for()
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage", "Jobs"]
+    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage", "Batches", "Jobs"]
     assert page.get_by_role("link", name="pirate", exact=True).count() == 0
     page.keyboard.press("Control+k")
     search = page.get_by_role("dialog", name="Search")
@@ -200,6 +200,7 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
         "/adapters/sql?tab=activity",
         "/adapters/sql?tab=evals",
         "/usage",
+        "/batches",
         "/jobs",
     ):
         window.open(path)

@@ -106,7 +106,7 @@ async def test_a_version_is_in_the_bucket_before_it_is_ready_and_retired_when_it
         assert entry is not None
         await asyncio.to_thread(other.store.brought, entry.digest)
         assert other.store.verify(entry.digest)
-        assert (await other.admin.delete("/adapters/a")).is_success
+        assert (await one.admin.delete("/adapters/a")).is_success
         async with asyncio.timeout(30):
             while f"shared/retired/{entry.digest}" not in s3.objects:  # noqa: ASYNC110 - S3 sends no signal
                 await asyncio.sleep(0.01)

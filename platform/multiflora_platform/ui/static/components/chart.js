@@ -29,12 +29,13 @@ export function Chart({ label, times, lines, unit, stacked = false, range, heigh
   latest.current = { times, lines, span, marks };
   useEffect(() => {
     let stopped = false;
+    const place = box.current; // when a page is left the reference goes before this effect ends
     load().then((uPlot) => {
       if (stopped) return;
-      plot.current = new uPlot(options(box.current, { lines, unit: UNITS[unit], stacked, range, height, latest, setIndex }), data(latest.current, stacked), box.current);
+      plot.current = new uPlot(options(place, { lines, unit: UNITS[unit], stacked, range, height, latest, setIndex }), data(latest.current, stacked), place);
     });
     const observer = new ResizeObserver(([entry]) => plot.current?.setSize({ width: Math.floor(entry.contentRect.width), height }));
-    observer.observe(box.current);
+    observer.observe(place);
     return () => {
       stopped = true;
       observer.disconnect();
