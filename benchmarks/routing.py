@@ -37,6 +37,7 @@ BLOCK_BYTES, BLOCKS, BLOCK_TOKENS = 65_536, 260, 16
 MODELS = ("extract", "pirate", "redact", "sql", "tools", "multiflora-demo")
 CONTEXTS, CONTEXT_TOKENS, NEW_TOKENS, OUTPUT_TOKENS = 18, 512, 48, 8
 VOCABULARY = range(300, 1100)
+FIRST_USES = 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ def trace(requests: int) -> list[tuple[str, list[int]]]:
     return [(models[number], contexts[number] + rng.choices(VOCABULARY, k=NEW_TOKENS)) for number in chosen]
 
 
+def adapter_of(model: str) -> int:
+    """Its number in a trace; the last name is the base model's."""
+    return (MODELS.index(model) + 1) % len(MODELS)
+
+
+def first_uses() -> list[TracedRequest]:
+    """What `run` asks of each model before the clock runs, for the simulation."""
+    asked = [model for model in MODELS for _ in range(FIRST_USES)]
+    return [
+        TracedRequest([], 0, 0, False, number - 100.0, 1, OUTPUT_TOKENS, adapter_of(model))
+        for number, model in enumerate(asked)
+    ]
+
+
 def traced(requests: int, rate: float) -> list[TracedRequest]:
     """The same, for the simulation: a block's digits are its tokens and all before them."""
     made = []
@@ -65,9 +80,8 @@ def traced(requests: int, rate: float) -> list[TracedRequest]:
         ends = range(BLOCK_TOKENS, len(prompt) + 1, BLOCK_TOKENS)
         blocks = [blake2b(f"{model}{prompt[:end]}".encode(), digest_size=8).hexdigest() for end in ends]
         found = (len(prompt) - 1) // BLOCK_TOKENS
-        # The last name is the base model's.
-        adapter = (MODELS.index(model) + 1) % len(MODELS)
-        made.append(TracedRequest(blocks, found, 0, False, number / rate, len(prompt), OUTPUT_TOKENS, adapter))
+        at = number / rate
+        made.append(TracedRequest(blocks, found, 0, False, at, len(prompt), OUTPUT_TOKENS, adapter_of(model)))
     return made
 
 
@@ -119,7 +133,7 @@ async def run(url: str, requests: int, rate: float) -> list[Asked]:
     async with aiohttp.ClientSession(url, timeout=timeout) as http:
         for model in MODELS:
             # Adapters are on their replicas before the clock runs.
-            await asyncio.gather(*(ask(http, model, [300 + number]) for number in range(4)))
+            await asyncio.gather(*(ask(http, model, [300 + number]) for number in range(FIRST_USES)))
         began = asyncio.get_running_loop().time()
         tasks = []
         for number, (model, prompt) in enumerate(trace(requests)):
@@ -184,7 +198,9 @@ def main() -> None:
     }
     for policy, (cached, mean, p95) in middle.items():
         plan = Plan(2, EngineShape(BLOCKS, BLOCK_TOKENS), measured, policy)
-        simulated = simulate(traced(options.requests, options.rate), plan)
+        before = first_uses()
+        simulated = simulate([*before, *traced(options.requests, options.rate)], plan)
+        del simulated.first_seconds[: len(before)]
         print(
             f"{policy:>12}: {cached:.0%} cached, first token {mean:.0f} ms, p95 {p95:.0f} ms; simulated "
             f"{simulated.cached_share:.0%}, {simulated.mean * 1e3:.0f} ms, {simulated.percentile(95) * 1e3:.0f} ms"
