@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -60,9 +60,7 @@ class ArtifactStore:
 
         Raises AdapterError for unreadable content, OSError when the disk refuses.
         """
-        temporary = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        temporary.mkdir(mode=0o700)
-        try:
+        with self._temporary() as temporary:
             for name in ARTIFACT_FILES:
                 _copy(folder / name, temporary / name)
             # Of the copy: the source may change while it is read, the digest must be of the bytes that stay.
@@ -71,8 +69,6 @@ class ArtifactStore:
             if self.origin is not None:
                 self.origin.put(manifest.digest, temporary)
             self._publish(temporary, manifest.digest)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return manifest
 
     def path(self, digest: str) -> Path:
@@ -91,9 +87,7 @@ class ArtifactStore:
         return folder
 
     def _bring(self, digest: str) -> None:
-        temporary = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        temporary.mkdir(mode=0o700)
-        try:
+        with self._temporary() as temporary:
             if self.origin is None or not self.origin.get(digest, temporary):
                 raise FileNotFoundError(errno.ENOENT, "no such artifact", digest)
             try:
@@ -106,6 +100,14 @@ class ArtifactStore:
                 _sync(temporary / name)
             _sync_folder(temporary)
             self._publish(temporary, digest)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A folder beside the artifacts, to become one by a rename."""
+        temporary = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        temporary.mkdir(mode=0o700)
+        try:
+            yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

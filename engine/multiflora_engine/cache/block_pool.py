@@ -95,6 +95,17 @@ class BlockPool:
         before allocating anything."""
         return self._published.find(hash)
 
+    def leading(self, hashes: Iterable[bytes]) -> list[int]:
+        """The blocks of the first hashes, up to one that is not found: blocks are evicted one by one, but a sequence
+        can start on an unbroken prefix only."""
+        blocks: list[int] = []
+        for hash in hashes:
+            block_id = self.find(hash)
+            if block_id is None:
+                break
+            blocks.append(block_id)
+        return blocks
+
     def hash_of(self, block_id: int) -> bytes | None:
         """What its KV is published under; None: it is empty, or private to one sequence."""
         return self._published.hash_of(block_id) if block_id in self._published else None

@@ -9,7 +9,7 @@ content is approximate: blocks tell that by their hash, and either of what two s
 from __future__ import annotations
 
 from array import array
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from multiflora_adapters.kv_reach import Activation, KvReach
@@ -75,14 +75,7 @@ class PrefixCache:
 
         first: the number of the block with which they begin; the sequence has those before it.
         """
-        blocks: list[int] = []
-        for number in range(first, self._num_readable(sequence)):
-            block_id = self._pool.find(sequence.block_hashes[number])
-            # Blocks are evicted one by one, but a sequence can start on an unbroken prefix only.
-            if block_id is None:
-                break
-            blocks.append(block_id)
-        return blocks
+        return self._pool.leading(islice(sequence.block_hashes, first, self._num_readable(sequence)))
 
     def document_blocks(self, sequence: Sequence, span: MovedSpan, start: int) -> list[int]:
         """Blocks that hold the KV of the span's tokens from `start` on, behind the prompt's beginning alone; none where

@@ -59,6 +59,8 @@ class MissingArtifacts:
         with tempfile.TemporaryDirectory(prefix=".tmp-fetched-", dir=store.path(digest).parent) as folder:
             for name in ARTIFACT_FILES:
                 self._fetch_file(digest, name, Path(folder, name))
+                if store.has(digest):
+                    return  # the gateway shares this folder, and has brought it
             manifest = store.add(Path(folder))
         if manifest.digest != digest:
             store.remove(manifest.digest)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from multiflora_engine.cache.block_hashes import HASH_BYTES
+from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.protocol.traced_request import TracedRequest
 
 
@@ -21,6 +23,11 @@ def read_trace(lines: list[bytes]) -> list[TracedRequest]:
 
 def write_line(request: TracedRequest) -> bytes:
     return msgspec.json.encode(request) + b"\n"
+
+
+def hashes_of(request: TracedRequest) -> list[bytes]:
+    """Of its blocks, as a pool knows blocks: a trace has the first TAG_BYTES of each."""
+    return [bytes.fromhex(block) * (HASH_BYTES // TAG_BYTES) for block in request.blocks]
 
 
 def _read(number: int, line: bytes) -> TracedRequest:

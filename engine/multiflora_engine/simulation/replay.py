@@ -6,13 +6,12 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.evicted_blocks import Evicted
 from multiflora_engine.cache.eviction import EvictionQueue
-from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.cache.worth import COLD, NEW
 from multiflora_engine.protocol.traced_request import TracedRequest
+from multiflora_engine.simulation.block_trace import hashes_of
 
 
 @dataclass(slots=True)
@@ -64,13 +63,8 @@ def replay(trace: Iterable[TracedRequest], num_blocks: int, policy: Policy) -> F
 def _run(pool: BlockPool, request: TracedRequest) -> int:
     """Its hits."""
     owner = str(request.owner)
-    hashes = [bytes.fromhex(block) * (HASH_BYTES // TAG_BYTES) for block in request.blocks]
-    hits: list[int] = []
-    for hash in hashes[: request.prompt_blocks]:
-        block_id = pool.find(hash)
-        if block_id is None:
-            break
-        hits.append(block_id)
+    hashes = hashes_of(request)
+    hits = pool.leading(hashes[: request.prompt_blocks])
     pool.share(hits, owner)
     table = array("i", [*hits, *pool.allocate(len(hashes) - len(hits), owner)])
     missed = hashes[len(hits) :]

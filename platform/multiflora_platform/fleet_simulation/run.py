@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from multiflora_engine.cache.block_hashes import HASH_BYTES
-from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.process.client import EngineClient
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import Fatal, Ready
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.protocol.traced_request import TracedRequest
+from multiflora_engine.simulation.block_trace import hashes_of
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.scaling import HotBlocks, Scaler, Targets
@@ -156,7 +155,7 @@ class _Run:
             self._outcome.skipped += 1
             self._left -= 1
             return
-        hashes = [bytes.fromhex(block) * (HASH_BYTES // TAG_BYTES) for block in traced.blocks]
+        hashes = hashes_of(traced)
         owner = str(traced.owner)
         self._workloads[id] = Workload(
             hashes, traced.prompt_blocks, prompt_tokens, output_tokens, owner, traced.background

@@ -243,7 +243,7 @@ class SimulatedEngine(EngineClient):
             request = self._waiting.popleft()
             digest = request.adapter_digest
             workload = self._workload_of(request.id)
-            hits = self._hits(workload)
+            hits = array("i", self._pool.leading(workload.hashes[: workload.prompt_blocks]))
             is_behind_twin = len(hits) < workload.prompt_blocks and self._computing[workload.hashes[len(hits)]] > 0
             if is_behind_twin or (digest is not None and not self._slots.take(digest)):
                 deferred.append(request)
@@ -253,15 +253,6 @@ class SimulatedEngine(EngineClient):
                 self._waiting.appendleft(request)
                 break
         self._waiting.extendleft(reversed(deferred))
-
-    def _hits(self, workload: Workload) -> array[int]:
-        hits = array("i")
-        for hash in workload.hashes[: workload.prompt_blocks]:
-            block_id = self._pool.find(hash)
-            if block_id is None:
-                break
-            hits.append(block_id)
-        return hits
 
     def _start(self, request: GenerateRequest, workload: Workload, hits: array[int]) -> bool:
         """False: there are not enough blocks."""
