@@ -5,7 +5,7 @@ Each function works inside a transaction or a read that its caller began.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,15 +23,23 @@ from multiflora_platform.web.problems import InvalidRequest
 
 MAX_SETS = 200
 _PATCHED = ("description", "min_score", "aliases")
+# Raises what a prompt is refused for.
+Vet = Callable[[EvalCase], None]
 
 
 async def put(
-    change: Change, adapter_id: int, adapter: str, name: str, body: EvalSetBody, precondition: Precondition
+    change: Change, adapter_id: int, adapter: str, name: str, body: EvalSetBody, precondition: Precondition, vet: Vet
 ) -> bool:
-    """True when the set was made by this; other cases than the newest version has make a new one."""
+    """True when the set was made by this; other cases than the newest version has make a new one. vet: of each whose
+    question that version has not."""
     check_name(name)
     row = await _find(change.session, adapter_id, name)
     precondition.check(f"Eval {name!r}", *([] if row is None else [_etag(row)]))
+    present = [] if row is None else cases_of(await version(change.session, row, row.version))
+    asked = [(one.prompt, one.messages) for one in present]
+    for case in body.cases:
+        if (case.prompt, case.messages) not in asked:
+            vet(case)
     fields = {"description": body.description, "min_score": body.min_score, "aliases": _aliases(body.aliases)}
     cases = msgspec.to_builtins(body.cases)
     if row is None:
@@ -45,7 +53,7 @@ async def put(
     row.updated_at = change.now
     change.session.add(row)
     await change.session.flush()
-    if is_new or (await version(change.session, row, row.version)).cases != cases:
+    if is_new or present != body.cases:
         row.version += 1
         change.session.add(
             EvalSetVersionRow(
@@ -57,19 +65,19 @@ async def put(
     return is_new
 
 
-async def add_case(change: Change, adapter_id: int, adapter: str, name: str, case: EvalCase) -> bool:
+async def add_case(change: Change, adapter_id: int, adapter: str, name: str, case: EvalCase, vet: Vet) -> bool:
     """At the end of the set, which is made where there is none: then True. A case that it has is not added again.
-    Raises InvalidRequest."""
+    Raises InvalidRequest, and what vet does."""
     row = await _find(change.session, adapter_id, name)
     if row is None:
-        return await put(change, adapter_id, adapter, name, EvalSetBody(cases=[case]), UNCONDITIONAL)
+        return await put(change, adapter_id, adapter, name, EvalSetBody(cases=[case]), UNCONDITIONAL, vet)
     present = cases_of(await version(change.session, row, row.version))
     if case in present:
         return False
     cases = [*present, case]
     check_cases(cases)
     body = EvalSetBody(cases=cases, description=row.description, min_score=row.min_score, aliases=row.aliases)
-    return await put(change, adapter_id, adapter, name, body, UNCONDITIONAL)
+    return await put(change, adapter_id, adapter, name, body, UNCONDITIONAL, vet)
 
 
 async def amend(

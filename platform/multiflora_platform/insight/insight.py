@@ -132,7 +132,7 @@ class Insight:
             watches.append(self.drift.follow(prompt, body, self.prompts))
         self.prompts.add(prompt)
         if self.bodies is not None:
-            watches.append(self.bodies.open(facts.id, body))
+            watches.append(self.bodies.open(facts.id, facts.tenant, body))
         return watches
 
     def note_life(self, prompt: KeptPrompt, entry: LoggedRequest, engine: EngineHandle) -> None:

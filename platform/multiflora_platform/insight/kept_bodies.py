@@ -6,6 +6,7 @@ In memory and up to a number of bytes: the oldest goes first, and nothing is wri
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import msgspec
 
@@ -24,9 +25,9 @@ class KeptBodies:
         self._kept: OrderedDict[str, _Exchange] = OrderedDict()
         self._size = 0
 
-    def open(self, id: str, body: msgspec.Struct) -> Observer:
-        """Keeps the body of one prompt's request now, and its answers as they come."""
-        exchange = self._kept[id] = _Exchange(self, id, msgspec.json.encode(body))
+    def open(self, id: str, tenant: str | None, body: msgspec.Struct) -> Observer:
+        """Keeps the body of one prompt's request now, and its answers as they come. tenant: None: the admins'."""
+        exchange = self._kept[id] = _Exchange(self, id, tenant, msgspec.json.encode(body))
         self._grow(exchange, len(exchange.body))
         return exchange
 
@@ -36,6 +37,21 @@ class KeptBodies:
             return None
         answers = ["".join(pieces) for _, pieces in sorted(exchange.answers.items())]
         return KeptBody(msgspec.Raw(exchange.body), answers)
+
+    def askers(self, prompt: str | None, messages: Any) -> set[str | None]:
+        """The tenants whose requests, of those that are kept, asked this, alone or among other prompts."""
+        found = set()
+        # Most bodies are passed over without being read as JSON.
+        text = messages[-1].get("content") if prompt is None else prompt
+        part = msgspec.json.encode(text) if isinstance(text, str) else b""
+        for exchange in self._kept.values():
+            if exchange.tenant not in found and part in exchange.body:
+                body = msgspec.json.decode(exchange.body)
+                prompts = body.get("prompt")
+                asked = prompt in (prompts if isinstance(prompts, list) else [prompts])
+                if asked if prompt is not None else body.get("messages") == messages:
+                    found.add(exchange.tenant)
+        return found
 
     def added(self, id: str, num_bytes: int) -> None:
         exchange = self._kept.get(id)
@@ -53,9 +69,10 @@ class KeptBodies:
 class _Exchange(Observer):
     """answers: the pieces of each one's text."""
 
-    def __init__(self, bodies: KeptBodies, id: str, body: bytes) -> None:
+    def __init__(self, bodies: KeptBodies, id: str, tenant: str | None, body: bytes) -> None:
         self._bodies = bodies
         self._id = id
+        self.tenant = tenant
         self.body = body
         self.size = 0
         self.answers: dict[int, list[str]] = {}

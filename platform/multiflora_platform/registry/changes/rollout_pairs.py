@@ -90,6 +90,11 @@ class KeptPairs:
         wanted = (pair for pair in newest if pair.id < before and (tenant is None or pair.tenant == tenant))
         return list(islice(wanted, limit))
 
+    def askers(self, prompt: str | None, messages: Any) -> set[str | None]:
+        """The tenants whose requests, of those that are kept, asked this; None: the admins."""
+        pairs = (pair for kept in self._kept.values() for pair, _ in kept)
+        return {pair.tenant for pair in pairs if (pair.prompt, pair.messages) == (prompt, messages)}
+
     async def before_commit(self, change: Change) -> None:
         """This process deletes an adapter: its pairs go with the commit."""
         for name in _deleted(change.events):
