@@ -57,6 +57,7 @@ FLOORS = {
         "confinement": 1,
         "engine": 1,
         "exit_codes": 1,
+        "percentiles": 1,
         "settings": 1,
         "text": 1,
         "web": 1,

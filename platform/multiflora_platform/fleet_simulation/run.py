@@ -20,6 +20,7 @@ from multiflora_platform.fleet.scaling import HotBlocks, Scaler, Targets
 from multiflora_platform.fleet_simulation.policies import POLICIES
 from multiflora_platform.fleet_simulation.simulated_engine import Costs, EngineShape, SimulatedEngine, Workload
 from multiflora_platform.fleet_simulation.simulated_time import SimulatedTime
+from multiflora_platform.percentiles import percentile
 
 _TEND_SECONDS = 1.0
 
@@ -60,9 +61,7 @@ class Outcome:
         return statistics.fmean(self.first_seconds) if self.first_seconds else 0.0
 
     def percentile(self, percent: int) -> float:
-        """Of first_seconds: the least one that so many are at or below."""
-        ordered = sorted(self.first_seconds)
-        return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
+        return percentile(self.first_seconds, percent) or 0.0
 
 
 def simulate(trace: Sequence[TracedRequest], plan: Plan) -> Outcome:
@@ -201,7 +200,7 @@ class _Run:
             self._note_running(number)
             self._time.after(self._plan.costs.start, partial(self._begin, number))
         for number in running[count:]:
-            self._replicas[number].retired = True
+            self._fleet.retire(self._replicas[number])
 
     def _begin(self, number: int) -> None:
         self._replicas[number].retired = False

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.percentiles import percentile
 from multiflora_platform.registry.changes.rollout_timeline import Moment, Timeline
 from multiflora_platform.registry.schemas.rollouts import Observed, RolloutTimeline, ShadowObserved
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
@@ -39,12 +40,12 @@ class Arm:
     def errors(self) -> int:
         return sum(not outcome.ok for outcome in self.outcomes)
 
-    def percentile(self, share: float) -> float | None:
-        return percentile([outcome.seconds for outcome in self.outcomes if outcome.ok], share)
+    def percentile(self, percent: int) -> float | None:
+        return percentile((outcome.seconds for outcome in self.outcomes if outcome.ok), percent)
 
     @property
     def observed(self) -> Observed:
-        p50, p95 = self.percentile(0.5), self.percentile(0.95)
+        p50, p95 = self.percentile(50), self.percentile(95)
         return Observed(requests=len(self.outcomes), errors=self.errors, p50_seconds=p50, p95_seconds=p95)
 
 
@@ -213,7 +214,7 @@ class Observations:
         )
 
     def _too_slow(self, bounds: Mapping[str, Any]) -> str | None:
-        p95, bound = self.candidate.percentile(0.95), self._p95_bound(bounds)
+        p95, bound = self.candidate.percentile(95), self._p95_bound(bounds)
         if p95 is None or bound is None or p95 <= bound:
             return None
         if bound == bounds["max_p95_seconds"]:
@@ -232,16 +233,10 @@ class Observations:
 
     def _p95_bound(self, bounds: Mapping[str, Any]) -> float | None:
         """Seconds: the lower of the two bounds, as far as there are any yet."""
-        seconds, ratio, stable = bounds["max_p95_seconds"], bounds["max_p95_ratio"], self.stable.percentile(0.95)
+        seconds, ratio, stable = bounds["max_p95_seconds"], bounds["max_p95_ratio"], self.stable.percentile(95)
         is_relative = ratio is not None and stable is not None and self._is_stable_known(bounds)
         found = [seconds, ratio * stable if is_relative else None]
         return min((bound for bound in found if bound is not None), default=None)
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The nearest-rank percentile; None of nothing."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * int(share * 100) // 100) - 1)] if ordered else None
 
 
 def agreement(first: Sequence[int], second: Sequence[int]) -> float:

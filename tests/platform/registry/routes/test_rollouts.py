@@ -314,8 +314,8 @@ def test_percentiles_are_of_what_went_well():
     arm = Arm()
     arm.outcomes.extend(RequestOutcome(True, number / 100) for number in range(1, 101))
     arm.outcomes.append(RequestOutcome(False, 99.0))
-    assert (arm.percentile(0.5), arm.percentile(0.95), arm.errors) == (0.5, 0.95, 1)
-    assert Arm().percentile(0.95) is None
+    assert (arm.percentile(50), arm.percentile(95), arm.errors) == (0.5, 0.95, 1)
+    assert Arm().percentile(95) is None
 
 
 @pytest.mark.parametrize(
