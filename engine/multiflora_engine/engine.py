@@ -113,6 +113,10 @@ class Engine:
         """The request, or one of its sequences, ends without another delta and its memory is free at once."""
         self._scheduler.abort(request_id, index)
 
+    def give_back(self, request_id: str) -> bool:
+        """True where the request had not begun: it is forgotten. Otherwise it goes on."""
+        return self._scheduler.give_back(request_id)
+
     def step(self) -> list[TokenDelta]:
         """Gives the device one batch and returns what the batch before it added (on a device that does not run ahead:
         what this one added). What goes wrong with a request inside a batch fails that request alone; raises DeviceLost.

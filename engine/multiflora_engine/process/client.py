@@ -52,6 +52,8 @@ from multiflora_engine.protocol.messages import (
     StatusRequest,
     ToEngine,
     Welcome,
+    Withdraw,
+    Withdrawn,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest
 
@@ -67,6 +69,10 @@ def _no_rescue(stream: TokenStream) -> bool:
 
 def _has_none(wanted: ArtifactWanted) -> ArtifactPart:
     return ArtifactPart(wanted, is_missing=True)
+
+
+def _no_change() -> None:
+    pass
 
 
 def _no_record(stats: EngineStats) -> None:
@@ -95,9 +101,10 @@ class EngineClient:
     caches and gives up, across its lives. adapter_places: of adapters that are in memory there, slot or cpu, by digest;
     known while the cache is followed. load: what the engine has to do, where other gateways use it, too; None: what
     this one asks. num_requests: that this line has sent. is_draining: the engine ends once it has answered what it has.
-    rescue: asked for each stream of an engine that is gone of which nothing has come; True where another engine has the
-    request now. on_end: told the last statistics of each engine that is gone. artifact_part: what an engine gets that
-    lacks an artifact; called on a thread.
+    rescue: asked for each stream that the engine answers no more, and of which nothing has come, because it is gone or
+    has given the request back; True where another engine has the request now. on_change: called when the engine serves
+    from now on, or is draining. on_end: told the last statistics of each engine that is gone. artifact_part: what an
+    engine gets that lacks an artifact; called on a thread.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -112,6 +119,7 @@ class EngineClient:
         self.num_requests = 0
         self.is_draining = False
         self.rescue: Callable[[TokenStream], bool] = _no_rescue
+        self.on_change: Callable[[], None] = _no_change
         self.on_end: Callable[[EngineStats], None] = _no_record
         self.artifact_part: Callable[[ArtifactWanted], ArtifactPart] = _has_none
         self._on_event = on_event
@@ -144,6 +152,15 @@ class EngineClient:
         self._require_ready()
         stream.moved_to(self)
         self._send_request(stream)
+
+    def not_begun(self) -> list[TokenStream]:
+        """Those of which nothing has come, in the order in which the engine got them."""
+        return [stream for stream in self._streams.values() if not stream.has_begun]
+
+    def ask_back(self, request_ids: list[str]) -> None:
+        """The engine gives those back that it has not begun: `rescue` is asked for each, and those that no other engine
+        takes are sent again. The others go on."""
+        self.send(Withdraw(request_ids))
 
     async def adapter(self, action: str, digest: str) -> AdapterResult:
         """load, unload, pin, unpin or probe; answers when it is done. Raises EngineUnavailable."""
@@ -320,6 +337,8 @@ class EngineClient:
                     if stream is not None and stream.push(delta):
                         del self._streams[delta.request_id]
                         self._note_left(delta.request_id)
+            case Withdrawn(request_ids):
+                self._hand_on(request_ids)
             case Heartbeat(stats):
                 self.stats = stats
             case CacheChanges():
@@ -342,6 +361,7 @@ class EngineClient:
                 self.load = message
             case Draining():
                 self.is_draining = True
+                self.on_change()
             case LoadProgress() | Fatal():
                 self._on_event(message)
 
@@ -356,6 +376,16 @@ class EngineClient:
             self.send(AdapterCommand(next(self._call_ids), "pin", digest))
         self.cache_followers.begin()
         self._on_event(welcome.ready)
+        self.on_change()
+
+    def _hand_on(self, request_ids: list[str]) -> None:
+        """Requests that the engine has given back, unless their readers have left them meanwhile."""
+        for request_id in request_ids:
+            stream = self._streams.pop(request_id, None)
+            if stream is not None:
+                self._note_left(request_id)
+                if not self.rescue(stream):
+                    self._send_request(stream)
 
     async def _send_artifact(self, wanted: ArtifactWanted) -> None:
         part = await asyncio.to_thread(self.artifact_part, wanted)

@@ -47,6 +47,8 @@ from multiflora_engine.protocol.messages import (
     StatusRequest,
     ToEngine,
     Welcome,
+    Withdraw,
+    Withdrawn,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.config import QueueFull
@@ -149,6 +151,8 @@ class StepLoop:
                     self._abort(peer, request_id)
             case EndSequence(request_id, index):
                 self._abort(peer, request_id, index)
+            case Withdraw(request_ids):
+                self._withdraw(peer, request_ids)
             case AdapterCommand():
                 result = self._commands.submit(self._owed.call(peer, message))
                 if result is not None:
@@ -209,6 +213,13 @@ class StepLoop:
         if self._owed.has(peer, request_id):
             self._engine.abort(request_id, index)
             self._owed.end(request_id, index)
+
+    def _withdraw(self, peer: Peer, request_ids: list[str]) -> None:
+        forgotten = [id for id in request_ids if self._owed.has(peer, id) and self._engine.give_back(id)]
+        for request_id in forgotten:
+            self._owed.end(request_id)
+        if forgotten:
+            self._socket.send(peer, Withdrawn(forgotten))
 
     def _send_deltas(self, deltas: list[TokenDelta]) -> None:
         for peer, own in self._owed.delivered(deltas).items():

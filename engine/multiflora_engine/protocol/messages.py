@@ -49,6 +49,12 @@ class EndSequence(msgspec.Struct, frozen=True, tag="end"):
     index: int
 
 
+class Withdraw(msgspec.Struct, frozen=True, tag="withdraw"):
+    """Another engine may answer these sooner. Answered by Withdrawn, unless all of them have begun."""
+
+    request_ids: list[str]
+
+
 class AdapterCommand(msgspec.Struct, frozen=True, tag="adapter"):
     """action: load (to a slot), unload (from slot and host), pin (load and never evict), unpin, or probe (load, then
     measure how far its logits are from the base's on a fixed prompt). Answered by AdapterResult with the call_id."""
@@ -120,6 +126,7 @@ ToEngine = (
     | Generate
     | Abort
     | EndSequence
+    | Withdraw
     | AdapterCommand
     | StatusRequest
     | CacheRequest
@@ -190,6 +197,12 @@ class Deltas(msgspec.Struct, frozen=True, tag="deltas"):
     """All tokens of one step, for all requests."""
 
     deltas: list[TokenDelta]
+
+
+class Withdrawn(msgspec.Struct, frozen=True, tag="withdrawn"):
+    """Requests of a Withdraw that had not begun: the engine has forgotten them."""
+
+    request_ids: list[str]
 
 
 class AdapterResult(msgspec.Struct, frozen=True, tag="adapter_result"):
@@ -431,6 +444,7 @@ FromEngine = (
     | PinnedAdapters
     | ArtifactWanted
     | Deltas
+    | Withdrawn
     | AdapterResult
     | Status
     | CacheReply

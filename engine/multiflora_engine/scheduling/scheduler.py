@@ -185,6 +185,14 @@ class Scheduler:
             if index is None or sequence.index == index:
                 self._end(sequence)
 
+    def give_back(self, request_id: str) -> bool:
+        """Forgets a request of which nothing runs or ran; False: it goes on, or is not known."""
+        sequences = self._requests.get(request_id)
+        if not sequences or has_begun(sequences):
+            return False
+        self.abort(request_id)
+        return True
+
     def schedule(self) -> ScheduledBatch:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
         self._step += 1

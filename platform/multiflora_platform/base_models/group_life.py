@@ -131,10 +131,11 @@ class GroupLife:
                     await replica.start()
 
     def _retire_all_but(self, count: int) -> None:
-        for replica in self._running[count:]:
-            replica.retired = True
-            self._leaving.append(replica)
+        retired = self._running[count:]
+        self._leaving += retired
         del self._running[count:]
+        for replica in retired:
+            self._fleet.retire(replica)
 
     async def _end_drained(self) -> None:
         drained = [replica for replica in self._leaving if not replica.client.in_flight]

@@ -74,8 +74,14 @@ class Fleet:
     def _take(self, replica: EngineReplica) -> None:
         self._router.follow(replica)
         replica.client.rescue = self._rescue
+        replica.client.on_change = self._share_out
         replica.client.on_end = self._note_end
         self.replicas = (*self.replicas, replica)
+
+    def retire(self, replica: EngineReplica) -> None:
+        """It gets no more requests, and is to be stopped once it has answered what it has begun."""
+        replica.retired = True
+        self._share_out()
 
     def remove(self, replica: EngineReplica) -> None:
         """One that was stopped."""
@@ -179,25 +185,41 @@ class Fleet:
     def _open(self) -> list[EngineReplica]:
         """Those that take requests: ready and, if there are others, not about to go. Raises EngineUnavailable."""
         ready = self._ready()
-        return [one for one in ready if not (one.retired or one.client.is_draining)] or ready
+        return [one for one in ready if not one.is_leaving] or ready
+
+    def _share_out(self) -> None:
+        """Of requests that no engine has begun, when one is there from now on or about to go: those that are more than
+        an equal part of all are asked back, what came last first. One that goes keeps none."""
+        serving = [replica for replica in self.replicas if replica.ready is not None]
+        staying = [replica for replica in serving if not replica.is_leaving]
+        if not staying:
+            return
+        part = -(-sum(replica.client.in_flight for replica in serving) // len(staying))
+        for replica in serving:
+            too_many = replica.client.in_flight - (part if replica in staying else 0)
+            if too_many > 0 and (not_begun := replica.client.not_begun()):
+                replica.client.ask_back([stream.request.id for stream in not_begun[-too_many:]])
 
     def _rescue(self, stream: TokenStream) -> bool:
-        """Gives another engine the request of one that is gone, as it was, its deadline included."""
+        """Gives another engine a request that one has lost or given back, as it was, its deadline included."""
         request = stream.request
-        lost = self._places.get(request.id)
-        moves = 0 if lost is None else lost.moves
-        if moves == _MOST_MOVES:
+        place = self._places.get(request.id)
+        lost = None if place is None else self._found(place.replica)
+        is_dead = lost is None or lost.ready is None
+        moves = is_dead + (0 if place is None else place.moves)
+        if moves > _MOST_MOVES:
             return False
+        if lost is not None:
+            self._router.taken_from(lost, stream)
         try:
             choice = self._router.choose(self._open(), request)
             choice.replica.client.take_over(stream)
         except EngineUnavailable:
             return False
-        if lost is not None:
-            before = self._found(lost.replica)
-            cause = "drain" if before is not None and before.client.is_draining else "engine_dead"
-            self._router.observer.moved(lost.replica, cause)
-        self._note_choice(choice, stream, moves + 1)
+        if lost is not None and lost is not choice.replica:
+            cause = "drain" if lost.is_leaving else "engine_dead" if is_dead else "balance"
+            self._router.observer.moved(lost.id, cause)
+        self._note_choice(choice, stream, moves)
         return True
 
     def _note_choice(self, choice: Choice, stream: TokenStream, moves: int = 0) -> None:

@@ -73,6 +73,11 @@ class EngineReplica:
         return "draining" if state == "ready" and self.client.is_draining else state
 
     @property
+    def is_leaving(self) -> bool:
+        """It answers what it has begun, and ends."""
+        return self.retired or self.client.is_draining
+
+    @property
     def restarts(self) -> int:
         return self.supervisor.restarts
 

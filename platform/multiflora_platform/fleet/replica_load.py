@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -77,18 +77,25 @@ class ReplicaLoad:
 
     def pending_tokens(self) -> int:
         """Of prompts that have not begun. What has begun, or has ended, is taken off first."""
-        kept, tokens = [], 0
+        self._keep(lambda stream: not (stream.has_begun or stream.is_closed))
+        return sum(one.tokens for _, one in self._reserved)
+
+    def release(self, stream: TokenStream) -> None:
+        """Another replica has the request."""
+        self._keep(lambda other: other is not stream)
+
+    def _keep(self, is_kept: Callable[[TokenStream], bool]) -> None:
+        """Takes off what was reserved for the others, and for streams that were dropped."""
+        kept = []
         for reserved in self._reserved:
             waiting, one = reserved
             stream = waiting()
-            if stream is not None and not (stream.has_begun or stream.is_closed):
+            if stream is not None and is_kept(stream):
                 kept.append(reserved)
-                tokens += one.tokens
             else:
                 _take_off(self.expected, one.keys)
                 _take_off(self.expected_adapters, () if one.adapter is None else (one.adapter,))
         self._reserved = kept
-        return tokens
 
     def others_tokens(self, load: EngineLoad | None) -> int:
         """Of prompts that other gateways gave it. load: that it told last; pending_tokens stands before."""

@@ -119,6 +119,7 @@ class Router:
         """Of these, which serve; there is at least one. What waits is what their heartbeats tell, or what was given to
         them since."""
         now, stats = self._clock(), [replica.stats for replica in replicas]
+        self._learn_pace(replicas, now)
         ready = replicas[0].ready
         assert ready is not None, "they serve"
         waiting = [
@@ -154,6 +155,10 @@ class Router:
         reserved = Reserved(choice.pending, choice.keys, stream.request.adapter_digest, number)
         self._loads[choice.replica.id].reserve(stream, reserved)
 
+    def taken_from(self, replica: EngineReplica, stream: TokenStream) -> None:
+        """It is not to answer the request any more."""
+        self._loads[replica.id].release(stream)
+
     def _soonest(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         ready = replicas[0].ready
         assert ready is not None, "requests go to replicas that serve"
@@ -164,8 +169,7 @@ class Router:
         now = self._clock()
         if self.hot is not None:
             self.hot.note(keys[: max(found.values())], now)
-        for replica in replicas:
-            self._loads[replica.id].slowness.observe(replica.stats, self._pace, now)
+        self._learn_pace(replicas, now)
         predictions = [
             self._predicted(one, request, min(found[one.id], most) * ready.block_size, pending[one.id], now)
             for one in replicas
@@ -176,6 +180,10 @@ class Router:
         )
         replica = next(one for one in replicas if one.id == chosen.replica)
         return Choice(replica, placement, len(request.prompt_token_ids) - chosen.cached, keys)
+
+    def _learn_pace(self, replicas: Sequence[EngineReplica], now: float) -> None:
+        for replica in replicas:
+            self._loads[replica.id].slowness.observe(replica.stats, self._pace, now)
 
     def _looked_up(
         self, replicas: Sequence[EngineReplica], request: GenerateRequest, block_size: int

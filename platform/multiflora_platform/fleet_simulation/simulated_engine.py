@@ -9,6 +9,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.worth import COLD
@@ -25,6 +26,8 @@ from multiflora_engine.protocol.messages import (
     Ready,
     ToEngine,
     Welcome,
+    Withdraw,
+    Withdrawn,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_platform.fleet_simulation.simulated_time import SimulatedTime
@@ -156,8 +159,16 @@ class SimulatedEngine(EngineClient):
             case Generate(request):
                 self._waiting.append(request)
                 self._wake()
+            case Withdraw(request_ids):
+                # Not at once: the fleet is asking others, too.
+                self._time.after(0.0, partial(self._give_back, request_ids))
             case FollowCache(following):
                 self._following = following
+
+    def _give_back(self, request_ids: list[str]) -> None:
+        given = [request.id for request in self._waiting if request.id in request_ids]
+        self._waiting = deque(request for request in self._waiting if request.id not in given)
+        self._dispatch(Withdrawn(given))
 
     # ---- its steps
 

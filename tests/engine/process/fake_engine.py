@@ -56,6 +56,12 @@ class FakeEngine:
     def abort(self, request_id: str, index: int | None = None) -> None:
         self.running.pop(request_id, None)
 
+    def give_back(self, request_id: str) -> bool:
+        waits = self.running.get(request_id, (None, 1))[1] == 0
+        if waits:
+            del self.running[request_id]
+        return waits
+
     def step(self) -> list[TokenDelta]:
         time.sleep(0.01)
         self.steps += 1

@@ -24,6 +24,8 @@ from multiflora_engine.protocol.messages import (
     Ready,
     ToEngine,
     Welcome,
+    Withdraw,
+    Withdrawn,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -182,6 +184,33 @@ async def test_adapters_are_in_use_while_the_engine_owes_an_answer(
     client.disconnect(EngineFailure("engine_dead", "it is gone"))
     assert in_use() == {"pinned"}
     assert lost.has_failed
+
+
+async def test_what_an_engine_gives_back_is_anothers_or_is_sent_again(line: tuple[EngineClient, Engine]) -> None:
+    client, engine = line
+    streams = [client.generate(_request(name)) for name in ("begun", "left", "moved", "kept")]
+    for _ in streams:
+        await engine.receive()
+    engine.send(Deltas([_delta("begun", 5)]))
+    await anext(streams[0])
+    assert client.not_begun() == streams[1:]
+    rescued = []
+
+    def rescue(stream: TokenStream) -> bool:
+        rescued.append(stream.request.id)
+        return stream.request.id == "moved"
+
+    client.rescue = rescue
+    client.ask_back(["left", "moved", "kept"])
+    assert await engine.receive() == Withdraw(["left", "moved", "kept"])
+    streams[1].close()
+    assert await engine.receive() == Abort(["left"])
+    engine.send(Withdrawn(["left", "moved", "kept"]))
+    assert await engine.receive() == Generate(_request("kept"))
+    assert rescued == ["moved", "kept"]
+    assert client.in_flight == 2
+    engine.send(Deltas([_delta("kept", 7, last=True)]))
+    assert [delta.token_ids async for delta in streams[3]] == [[7]]
 
 
 async def test_a_sequence_ends_without_the_others(line: tuple[EngineClient, Engine]) -> None:

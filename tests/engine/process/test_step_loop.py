@@ -40,6 +40,8 @@ from multiflora_engine.protocol.messages import (
     Shutdown,
     ToEngine,
     Welcome,
+    Withdraw,
+    Withdrawn,
 )
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -142,10 +144,11 @@ class ScriptedCache:
 
 @dataclass
 class ScriptedEngine:
-    """add_request raises what `problems` has for the id."""
+    """add_request raises what `problems` has for the id; give_back keeps what has begun."""
 
     problems: dict[str, Exception] = field(default_factory=dict)
     running: list[str] = field(default_factory=list)
+    begun: tuple[str, ...] = ()
     aborted: list[tuple[str, int | None]] = field(default_factory=list)
     is_stalled: bool = False
     steps: int = 0
@@ -165,6 +168,12 @@ class ScriptedEngine:
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         self.aborted.append((request_id, index))
+
+    def give_back(self, request_id: str) -> bool:
+        if request_id in self.begun or request_id not in self.running:
+            return False
+        self.running.remove(request_id)
+        return True
 
     def step(self) -> list[TokenDelta]:
         self.steps += 1
@@ -512,3 +521,17 @@ def test_an_engine_is_ended_by_its_starter_alone() -> None:
     engine = ScriptedEngine()
     run((GATEWAY, Shutdown()), _request("r"), engine=engine)
     assert engine.steps
+
+
+def test_requests_that_have_not_begun_go_back_to_the_gateway_whose_they_are() -> None:
+    asked = [(GATEWAY, _request("begun")), (GATEWAY, _request("waits")), (OTHER, _request("others"))]
+    withdraw = Withdraw(["begun", "waits", "others", "unknown"])
+    engine = ScriptedEngine(begun=("begun",))
+    line = run(*asked, (GATEWAY, withdraw), (GATEWAY, withdraw), engine=engine)
+    assert [message for message in line.sent_to[GATEWAY] if isinstance(message, Withdrawn)] == [Withdrawn(["waits"])]
+    assert engine.running == ["begun", "others"]
+    # Its id is free again, and nothing is owed for it.
+    again = run(*asked, (GATEWAY, withdraw), (OTHER, _request("waits")), engine=ScriptedEngine(begun=("begun",)))
+    assert not _failures(again)
+    late = [message for message in again.sent_to[OTHER] if isinstance(message, Deltas)][-1]
+    assert [delta.request_id for delta in late.deltas] == ["others", "waits"]

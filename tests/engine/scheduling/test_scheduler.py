@@ -617,6 +617,32 @@ def test_an_abort_frees_at_once_and_says_nothing() -> None:
     assert harness.deltas == []
 
 
+def test_what_has_not_begun_is_given_back_and_what_has_goes_on() -> None:
+    harness = Harness(max_num_seqs=2)
+    harness.add("a", 20, n=2, adapter_digest="x")
+    harness.add("b", 20, n=2, tag=1)
+    harness.add("c", 20, n=2, tag=2)
+    harness.step()
+    given_back = [harness.scheduler.give_back(id) for id in ("a", "b", "c", "c", "unknown")]
+    assert given_back == [False, False, True, False, False]
+    harness.step()
+    assert {delta.request_id for delta in harness.deltas} == {"a", "b"}
+    harness.scheduler.abort("a")
+    harness.scheduler.abort("b")
+    assert not harness.scheduler.has_work
+    assert (harness.scheduler.pool.num_free, harness.scheduler.stats().waiting) == (64, 0)
+
+
+def test_what_was_preempted_is_not_given_back() -> None:
+    harness = Harness(num_blocks=4, max_num_batched_tokens=200)
+    harness.add("a", 2 * BLOCK - 1)
+    harness.add("b", 2 * BLOCK - 1, tag=1)
+    while not harness.preemptions():
+        harness.step()
+    assert harness.scheduler.stats().waiting == 1
+    assert not harness.scheduler.give_back("b")
+
+
 def test_a_failed_batch_ends_its_requests_whole() -> None:
     harness = Harness(max_num_seqs=1)
     harness.add("a", 5, n=2)

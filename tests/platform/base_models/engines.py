@@ -20,6 +20,7 @@ class Supervised:
             ready=None,
             is_draining=False,
             in_flight=0,
+            not_begun=list,
             stats=EngineStats(),
             cache_followers=SimpleNamespace(add=lambda one: None),
         )

@@ -8,12 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.platform.fleet.lines import Line, a_request, fleet_of
+from tests.platform.fleet.lines import READY, Line, a_request, fleet_of
 
 from multiflora_engine.process.supervisor import EngineSupervisor, Patience
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.messages import Draining
+from multiflora_engine.protocol.messages import Draining, Welcome, Withdraw, Withdrawn
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.fleet.fleet import Fleet
@@ -71,6 +71,84 @@ async def test_without_another_engine_a_request_fails() -> None:
         stream = fleet_of(*lines).generate(a_request("r"))
         lines[0].dies()
         assert [d.failure.code async for d in stream if d.failure] == ["engine_dead"]
+
+
+def begins(line: Line) -> None:
+    """Its engine serves from now on."""
+    line._dispatch(Welcome(1, READY, []))
+
+
+def gives_back(line: Line) -> list[str]:
+    """All that it was asked for last, of which nothing has come."""
+    asked = [message.request_ids for message in line.sent if isinstance(message, Withdraw)]
+    line._dispatch(Withdrawn(asked[-1]))
+    return asked[-1]
+
+
+def test_a_new_engine_gets_its_part_of_what_waits_the_last_first() -> None:
+    one, other, new = Line(), Line(), Line(None)
+    fleet = fleet_of(one, other, new, policy="least-loaded")
+    kept = [fleet.generate(a_request(f"r{number}")) for number in range(12)]
+    first = next(stream for stream in kept if fleet.replica_of(stream.request.id) == "0")
+    one.says(TokenDelta(request_id=first.request.id, token_ids=[7]))
+    begins(new)
+    asked = gives_back(one) + gives_back(other)
+    assert sorted(asked) == ["r10", "r11", "r8", "r9"]
+    assert (one.in_flight, other.in_flight, new.in_flight) == (4, 4, 4)
+    assert {fleet.replica_of(id) for id in asked} == {"2"}
+    # No engine died of them: they may be rescued as often as others.
+    assert {place.moves for id in asked if (place := fleet.placement_of(id))} == {0}
+
+
+def test_what_begins_meanwhile_stays() -> None:
+    one, new = Line(), Line(None)
+    fleet = fleet_of(one, new, policy="least-loaded")
+    kept = [fleet.generate(a_request(f"r{number}")) for number in range(2)]
+    begins(new)
+    assert one.sent[-1] == Withdraw(["r1"])
+    one.says(TokenDelta(request_id="r1", token_ids=[7]))
+    assert (one.in_flight, new.in_flight, len(kept)) == (2, 0, 2)
+
+
+def test_an_engine_that_leaves_gives_back_all_that_it_has_not_begun() -> None:
+    for is_told in (True, False):
+        one, other = Line(), Line()
+        fleet = fleet_of(one, other)
+        kept = [fleet.generate(a_request(f"r{number}")) for number in range(6)]
+        begun = next(stream.request.id for stream in kept if fleet.replica_of(stream.request.id) == "0")
+        one.says(TokenDelta(request_id=begun, token_ids=[7]))
+        if is_told:
+            one._dispatch(Draining("SIGTERM"))
+        else:
+            fleet.retire(fleet.replicas[0])
+        assert len(gives_back(one)) == 2
+        assert (one.in_flight, other.in_flight) == (1, 5)
+
+
+def test_the_last_engine_keeps_what_it_has() -> None:
+    one, other = Line(), Line()
+    fleet = fleet_of(one, other)
+    kept = [fleet.generate(a_request(f"r{number}")) for number in range(4)]
+    for line in (one, other):
+        line._dispatch(Draining("SIGTERM"))
+    gives_back(one)
+    assert [message for message in other.sent if isinstance(message, Withdraw)] == []
+    assert one.in_flight + other.in_flight == len(kept)
+
+
+def test_what_was_moved_is_no_load_of_its_first_engine_any_more() -> None:
+    one, new = Line(), Line(None)
+    fleet = fleet_of(one, new, policy="score")
+    kept = [fleet.generate(a_request(f"r{number}", prompt=[number] * 100)) for number in range(4)]
+    load = fleet._router._loads["0"]
+    before = load.pending_tokens()
+    begins(new)
+    gives_back(one)
+    moved = fleet._router._loads["1"].pending_tokens()
+    assert moved > 0
+    assert load.pending_tokens() == before - moved
+    assert sum(load.expected.values()) + sum(fleet._router._loads["1"].expected.values()) == 0
+    assert len(kept) == 4
 
 
 def test_an_engine_that_is_going_gets_nothing_while_another_serves() -> None:

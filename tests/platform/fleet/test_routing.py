@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,6 +201,22 @@ def test_a_replica_that_was_slow_once_is_tried_again() -> None:
         works(lines[1], 1000, 0.1)
         found = places()
     assert found == {"0", "1"}
+
+
+@pytest.mark.parametrize("policy", ["score", "least-loaded", "round-robin"])
+def test_what_waits_is_measured_by_the_pace_that_the_replicas_have(policy: str) -> None:
+    lines = Line(), Line()
+    fleet = fleet_of(*lines, policy=policy)
+    fleet.load()
+    for _ in range(200):
+        for line in lines:
+            works(line, 1000, 20.0)
+        fleet.load()
+    for line in lines:
+        line.stats = msgspec.structs.replace(line.stats, pending_prefill_tokens=500)
+    load = fleet.load()
+    assert load is not None
+    assert load.queue_seconds == pytest.approx(10.0, rel=0.01)
 
 
 def moves(line: Line, is_all: bool = False, **places: str) -> None:

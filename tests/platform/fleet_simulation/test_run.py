@@ -132,3 +132,14 @@ def test_a_rush_starts_replicas_that_end_after_it() -> None:
     assert 1 < scaled.most_replicas <= 4
     assert scaled.replica_seconds < 0.7 * always.replica_seconds
     assert scaled.mean < 0.7 * alone.mean
+
+
+def test_prompts_that_wait_do_not_wait_for_the_replica_that_they_were_given() -> None:
+    """Eight prompts of a second each come to one replica; another one is there after two seconds."""
+    targets = Targets(up_after=0.0)
+    long = [request(1000 * number, blocks=62, at=0.0) for number in range(8)]
+    costs = Costs(step=0.0, prompt=0.001, answer=0.0, start=1.0)
+    plan = Plan(2, EngineShape(600, max_num_seqs=1), costs, "least-loaded", least=1, targets=targets)
+    assert simulate(long, plan).first_seconds == pytest.approx(
+        [0.993, 1.986, 2.979, 2.993, 3.972, 3.986, 4.965, 4.979], abs=1e-3
+    )
