@@ -281,9 +281,9 @@ def assemble_engine(
 
 def without_graphs(config: EngineConfig, model: ModelConfig) -> EngineConfig:
     """The configuration, without graphs for a model whose steps cannot be captured."""
-    # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others. Attention
-    # with slopes has no GPU kernel yet; what serves it instead cannot be captured. Ranks run step by step.
-    if model.form.mixture is not None or model.form.slopes or model.part is not None:
+    # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others. Ranks run
+    # step by step.
+    if model.form.mixture is not None or model.part is not None:
         return msgspec.structs.replace(config, enforce_eager=True)
     return config
 

@@ -128,9 +128,9 @@ def main() -> None:
     if arguments.json:
         print("\n".join(json.dumps(asdict(row)) for row in rows))
         return
-    print(f"{'kernel':48}{'target':8}{'registers':>10}{'spills':>8}{'shared':>9}{'warps':>7}")
+    print(f"{'kernel':56}{'target':8}{'registers':>10}{'spills':>8}{'shared':>9}{'warps':>7}")
     for row in rows:
-        print(f"{row.kernel:48}{row.target:8}{row.registers:>10}{row.spills:>8}{row.shared:>9}{row.warps:>7}")
+        print(f"{row.kernel:56}{row.target:8}{row.registers:>10}{row.spills:>8}{row.shared:>9}{row.warps:>7}")
 
 
 if __name__ == "__main__":

@@ -186,8 +186,6 @@ class Decoder:
         self, batch: ForwardBatch, window: int | None, heads: AttentionHeads
     ) -> AttentionPlan | CascadePlan | None:
         """The attention's work for the layers of one window. Groups share keys that a window would hide from some."""
-        if self._slopes is not None:
-            return None  # the kernels know no slopes
         lengths = batch.query_starts, batch.context_lens
         if window is None and batch.groups is not None and not self._has_sinks:
             return plan_cascade(*lengths, batch.groups, heads)

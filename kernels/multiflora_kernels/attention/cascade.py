@@ -169,6 +169,9 @@ def _cascade_merge_kernel(
     own_lse: tl.tensor,
     own_records: tl.tensor,
     groups: tl.tensor,
+    context_lens: tl.tensor,
+    slopes: tl.tensor,
+    SLOPED: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
@@ -177,7 +180,7 @@ def _cascade_merge_kernel(
     OWN_M: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
-    """Program (h, s): query head h of sequence s; its own slots, then those of its group's tile that holds it."""
+    """Program (h, s): query head h of sequence s; the slots of its group's tile that holds it, then its own."""
     q_head = tl.program_id(0)
     sequence = tl.program_id(1)
     own_slots = tl.load(own_records + sequence * 2 + 1)
@@ -187,10 +190,6 @@ def _cascade_merge_kernel(
     acc = tl.zeros([HEAD_PADDED], dtype=tl.float32)
     highest = tl.full([], float("-inf"), dtype=tl.float32)
     total = tl.full([], 0.0, dtype=tl.float32)
-    acc, highest, total = weigh_slots(
-        acc, highest, total, own_partial, own_lse, tl.load(own_records + sequence * 2), own_slots,
-        head * OWN_M + q_head % GROUP, KV_HEADS * OWN_M, HEAD_SIZE, HEAD_PADDED, AT_ONCE,
-    )  # fmt: skip
     leader = tl.load(groups + sequence)
     slots = tl.load(shared_records + leader * 2 + 1)
     member = sequence - leader
@@ -202,6 +201,15 @@ def _cascade_merge_kernel(
         acc, highest, total, shared_partial, shared_lse, tl.load(shared_records + leader * 2) + later * slots, slots,
         head * SHARED_M + member % TOKENS * GROUP + q_head % GROUP, KV_HEADS * SHARED_M, HEAD_SIZE, HEAD_PADDED,
         AT_ONCE,
+    )  # fmt: skip
+    if SLOPED:
+        # In the shared tile a member stood right behind the shared keys, as many places further as it has there.
+        stood = tl.load(groups + 2 * tl.num_programs(1) + sequence) + member % TOKENS
+        distance = stood - (tl.load(context_lens + sequence) - 1)
+        highest += tl.load(slopes + q_head) * 1.4426950408889634 * distance.to(tl.float32)
+    acc, highest, total = weigh_slots(
+        acc, highest, total, own_partial, own_lse, tl.load(own_records + sequence * 2), own_slots,
+        head * OWN_M + q_head % GROUP, KV_HEADS * OWN_M, HEAD_SIZE, HEAD_PADDED, AT_ONCE,
     )  # fmt: skip
     result = acc / tl.where(total != 0.0, total, 1.0)
     dims = tl.arange(0, HEAD_PADDED)
@@ -221,8 +229,8 @@ def cascade_attention_triton(
         run_items(out, q, k_cache, v_cache, step, plan.heads, work)
     _cascade_merge_kernel[(plan.heads.q_heads, plan.groups.shape[1])](
         out, plan.shared.partial, plan.shared.partial_lse, plan.shared_records, plan.own.partial,
-        plan.own.partial_lse, plan.own_records, plan.groups, num_warps=4,
-        **_constants(plan.heads, plan.shared.tile, plan.own.tile),
+        plan.own.partial_lse, plan.own_records, plan.groups, step.context_lens, step.slopes,
+        SLOPED=step.slopes is not None, num_warps=4, **_constants(plan.heads, plan.shared.tile, plan.own.tile),
     )  # fmt: skip
     return out
 
@@ -234,15 +242,17 @@ def _constants(heads: AttentionHeads, shared: Tile, own: Tile) -> dict[str, int]
 
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table."""
-    pointers = ("shared_partial", "shared_lse", "shared_records", "own_partial", "own_lse", "own_records", "groups")
+    parts = ("shared_partial", "shared_lse", "shared_records", "own_partial", "own_lse", "own_records")
+    pointers = (*parts, "groups", "context_lens", "slopes")
     heads = AttentionHeads(32, 8, 128, torch.bfloat16)
-    constants = _constants(heads, long_tile(heads, 90), short_tile(heads, 90))
-    yield KernelVariant(
-        "cascade merge D=128 bf16",
-        _cascade_merge_kernel,
-        {"out": "*bf16"}
-        | {name: "*fp32" if name.endswith(("partial", "lse")) else "*i32" for name in pointers}
-        | dict.fromkeys(constants, "constexpr"),
-        constants,
-        options={"num_warps": 4},
-    )
+    for has_slopes in (False, True):
+        constants = _constants(heads, long_tile(heads, 90), short_tile(heads, 90)) | {"SLOPED": int(has_slopes)}
+        yield KernelVariant(
+            "cascade merge D=128 bf16" + " slopes" * has_slopes,
+            _cascade_merge_kernel,
+            {"out": "*bf16"}
+            | {name: "*fp32" if name.endswith(("partial", "lse", "slopes")) else "*i32" for name in pointers}
+            | dict.fromkeys(constants, "constexpr"),
+            constants,
+            options={"num_warps": 4},
+        )

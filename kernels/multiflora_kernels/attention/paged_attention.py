@@ -18,6 +18,7 @@ from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.attention.triton import paged_attention_triton
 from multiflora_kernels.runtime.native import native_function
+from multiflora_kernels.runtime.triton import runs_kernels
 
 NATIVE_HEAD_SIZES = frozenset({32, 64, 80, 96, 128, 256})
 
@@ -183,8 +184,6 @@ def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) 
 def _paged_attention_cuda(
     q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep, sinks: torch.Tensor | None
 ) -> torch.Tensor:
-    if step.slopes is not None:
-        return paged_attention_reference(q, k_cache, v_cache, step, sinks)  # the kernels know no slopes
     if step.plan is None:
         heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype, is_quantised(k_cache))
         step = replace(step, plan=plan_attention(step.query_starts, step.context_lens, q.shape[0], heads, step.window))
@@ -209,7 +208,7 @@ def paged_attention(
 
     Without a plan in the step, a GPU makes one anew at each call.
     """
-    if q.device.type != "cpu":
+    if runs_kernels(q.device):
         return _paged_attention_cuda(q, k_cache, v_cache, step, sinks)
     native = native_function("multiflora_paged_attention", "p")
     if native is not None and q.dtype != torch.float32 and is_quantised(k_cache):

@@ -22,6 +22,7 @@ from multiflora_kernels.runtime.triton import (
     KernelVariant,
     jit_with_varying,
     power_of_two,
+    runs_kernels,
     tl,
 )
 
@@ -220,7 +221,7 @@ def plan_attention(
 
 def has_kernels(device: torch.device, heads: AttentionHeads) -> bool:
     """Whether a plan has a kernel to carry it out."""
-    return device.type == "cuda" and heads.dtype in _DTYPES and heads.head_size <= LARGEST_HEAD
+    return runs_kernels(device) and heads.dtype in _DTYPES and heads.head_size <= LARGEST_HEAD
 
 
 def plan_work(

@@ -55,6 +55,7 @@ def _over_keys(
     resume: tl.tensor,
     end: tl.tensor,
     positions: tl.tensor,
+    slopes: tl.tensor,
     block_stride: tl.tensor,
     scale: tl.tensor,
     cap: tl.tensor,
@@ -62,6 +63,7 @@ def _over_keys(
     MASKED: tl.constexpr,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
+    SLOPED: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
     HEAD_PADDED: tl.constexpr,
@@ -72,7 +74,8 @@ def _over_keys(
     """Online softmax (arXiv:2205.14135) over the keys first <= j < skip and resume <= j < end, in powers of two.
 
     acc: [M, D] weighted values, highest: [M] largest score so far, total: [M] sum of weights; all float32, returned.
-    Without MASKED every row sees every key. skip - first is a multiple of BLOCK_N; without MASKED end - resume, too.
+    slopes: [M] float32 of each row's head, for powers of two; read if SLOPED. Without MASKED every row sees every key.
+    skip - first is a multiple of BLOCK_N; without MASKED end - resume, too.
     """
     dims = tl.arange(0, HEAD_PADDED)
     is_dim = dims < HEAD_SIZE
@@ -113,6 +116,10 @@ def _over_keys(
         if CAPPED:
             # tanh(s) = 1 - 2 / (e^2s + 1); the hardware has powers of two: 2 / ln 2 = 2.885...
             scores = cap * (1.0 - 2.0 / (tl.exp2(scores * 2.8853900817779268) + 1.0))
+        if SLOPED:
+            # Numbers of tokens are exact in float32, and converted before there is one for each score.
+            distances = keys.to(tl.float32)[None, :] - positions.to(tl.float32)[:, None]
+            scores += slopes[:, None] * distances
         if MASKED:
             seen = (keys[None, :] <= positions[:, None]) & is_key[None, :]
             if WINDOWED:
@@ -152,9 +159,11 @@ def _attention_kernel(
     cap: tl.tensor,
     window: tl.tensor,
     sinks: tl.tensor,
+    slopes: tl.tensor,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
     SINKS: tl.constexpr,
+    SLOPED: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
@@ -207,6 +216,9 @@ def _attention_kernel(
     if SINKS:
         highest = tl.where(slot < 0, tl.load(sinks + q_head) * 1.4426950408889634, highest)
         total = tl.where(slot < 0, total + 1.0, total)
+    row_slopes = tl.zeros([BLOCK_M], dtype=tl.float32)
+    if SLOPED:
+        row_slopes = tl.load(slopes + q_head) * 1.4426950408889634
     skip = first
     resume = first
     # Most keys of a prefill are seen by every row of the tile: they go through wide steps that need no mask.
@@ -218,13 +230,13 @@ def _attention_kernel(
         resume = skip + tl.maximum(tl.minimum(position + 1, end) - skip, 0) // WIDE_N * WIDE_N
         acc, highest, total = _over_keys(
             acc, highest, total, query, keys, values, key_scales, value_scales, table, skip, skip, skip, resume,
-            positions, block_stride, scale, cap, window, False, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED,
-            WIDE_N, CODEC, DOT,
+            positions, row_slopes, block_stride, scale, cap, window, False, WINDOWED, CAPPED, SLOPED, BLOCK_SIZE,
+            HEAD_SIZE, HEAD_PADDED, WIDE_N, CODEC, DOT,
         )  # fmt: skip
     acc, highest, total = _over_keys(
         acc, highest, total, query, keys, values, key_scales, value_scales, table, first, skip, resume, end, positions,
-        block_stride, scale, cap, window, True, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, BLOCK_N, CODEC,
-        DOT,
+        row_slopes, block_stride, scale, cap, window, True, WINDOWED, CAPPED, SLOPED, BLOCK_SIZE, HEAD_SIZE,
+        HEAD_PADDED, BLOCK_N, CODEC, DOT,
     )  # fmt: skip
 
     seen = total != 0.0
@@ -285,8 +297,11 @@ def run_items(
         work.counts,
         q.stride(0), q.stride(1), step.block_tables.stride(0), k_cache.stride(0),
         step.scale / softcap if softcap else step.scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
-        step.window or 0, sinks, num_warps=tile.warps, num_stages=tile.stages,
-        **_constants(heads, tile, block_size, step.window is not None, softcap is not None, sinks is not None, codec),
+        step.window or 0, sinks, step.slopes, num_warps=tile.warps, num_stages=tile.stages,
+        **_constants(
+            heads, tile, block_size, codec, is_windowed=step.window is not None, is_capped=softcap is not None,
+            has_sinks=sinks is not None, has_slopes=step.slopes is not None,
+        ),
     )  # fmt: skip
 
 
@@ -294,15 +309,18 @@ def _constants(
     heads: AttentionHeads,
     tile: Tile,
     block_size: int,
+    codec: int,
+    *,
     is_windowed: bool,
     is_capped: bool,
     has_sinks: bool,
-    codec: int,
+    has_slopes: bool,
 ) -> dict[str, Any]:
     return {
         "WINDOWED": is_windowed,
         "CAPPED": is_capped,
         "SINKS": has_sinks,
+        "SLOPED": has_slopes,
         "GROUP": heads.group,
         "KV_HEADS": heads.kv_heads,
         "BLOCK_SIZE": block_size,
@@ -317,28 +335,36 @@ def _constants(
 
 
 def kernel_variants() -> Iterator[KernelVariant]:
-    """For the ahead-of-time table: head sizes and dtypes that models have, with and without window, soft cap, sinks."""
-    for q_heads, kv_heads, size, dtype, is_windowed, is_capped, has_sinks, codec in (
-        (32, 8, 64, "bf16", False, False, False, 0),
-        (64, 8, 64, "bf16", True, True, True, 0),
-        (32, 8, 80, "bf16", False, False, False, 0),
-        (32, 8, 128, "bf16", False, False, False, 0),
-        (32, 8, 128, "bf16", True, False, False, 0),
-        (32, 8, 128, "fp32", False, False, False, 0),
-        (32, 8, 256, "fp16", True, True, False, 0),
-        (8, 1, 256, "bf16", False, False, False, 0),
-        (32, 8, 128, "bf16", True, False, False, 1),
-        (32, 8, 128, "bf16", False, False, False, 2),
-        (32, 8, 128, "bf16", False, False, False, 3),
-        (32, 8, 128, "fp32", False, False, False, 1),
-        (8, 1, 256, "bf16", False, False, False, 2),
+    """For the ahead-of-time table: head sizes and dtypes of models, with what they have of window, soft cap, sinks and
+    slopes, and by what the cache holds."""
+    for q_heads, kv_heads, size, dtype, features, codec in (
+        (32, 8, 64, "bf16", "", 0),
+        (64, 8, 64, "bf16", "window softcap sinks", 0),
+        (32, 8, 80, "bf16", "", 0),
+        (32, 8, 128, "bf16", "", 0),
+        (32, 8, 128, "bf16", "window", 0),
+        (32, 8, 128, "fp32", "", 0),
+        (32, 8, 256, "fp16", "window softcap", 0),
+        (8, 1, 256, "bf16", "", 0),
+        (32, 8, 128, "bf16", "window", 1),
+        (32, 8, 128, "bf16", "", 2),
+        (32, 8, 128, "bf16", "", 3),
+        (32, 8, 128, "fp32", "", 1),
+        (8, 1, 256, "bf16", "", 2),
+        (32, 32, 64, "bf16", "slopes", 0),
+        (40, 40, 128, "bf16", "slopes", 0),
+        (32, 32, 128, "fp32", "slopes", 0),
+        (40, 40, 128, "bf16", "slopes", 2),
+        (32, 32, 128, "fp32", "slopes", 1),
     ):
         heads = AttentionHeads(q_heads, kv_heads, size, _TORCH_DTYPES[dtype], codec != 0)
-        name = f"H={q_heads}/{kv_heads} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
-        name += " sinks" * has_sinks + CODEC_NAMES[codec]
+        name = " ".join([f"H={q_heads}/{kv_heads} D={size} {dtype}", *features.split()]) + CODEC_NAMES[codec]
         for kind, tile_of in (("decode", short_tile), ("prefill", long_tile)):
             for tile, capabilities in _tiles(tile_of, heads):
-                constants = _constants(heads, tile, 16, is_windowed, is_capped, has_sinks, codec)
+                constants = _constants(
+                    heads, tile, 16, codec, is_windowed="window" in features, is_capped="softcap" in features,
+                    has_sinks="sinks" in features, has_slopes="slopes" in features,
+                )  # fmt: skip
                 yield _attention_variant(f"attention {kind} {name}", tile, dtype, constants, capabilities)
 
 
@@ -367,7 +393,7 @@ def _attention_variant(
         | signature(dtype, constants["CODEC"])
         | dict.fromkeys(("block_tables", "items", "counts"), "*i32")
         | dict.fromkeys(("q_stride", "q_head_stride", "table_stride", "block_stride"), "i32")
-        | {"scale": "fp32", "cap": "fp32", "window": "i32", "sinks": "*fp32"}
+        | {"scale": "fp32", "cap": "fp32", "window": "i32", "sinks": "*fp32", "slopes": "*fp32"}
         | dict.fromkeys(constants, "constexpr"),
         constants,
         unaligned=frozenset({"table_stride", "window"}),

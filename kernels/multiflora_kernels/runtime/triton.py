@@ -21,6 +21,7 @@ __all__ = [
     "jit_with_varying",
     "power_of_two",
     "rounded",
+    "runs_kernels",
     "tl",
     "triton",
 ]
@@ -34,6 +35,11 @@ except ImportError:
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """Whether kernels run in Triton's interpreter; decided by the environment when a kernel's module is imported."""
+
+
+def runs_kernels(device: torch.device) -> bool:
+    """Whether ops on this device are kernels. Those of a CPU are native; there only tests interpret kernels."""
+    return device.type == "cuda"
 
 
 def jit(function: Callable[..., Any]) -> Any:

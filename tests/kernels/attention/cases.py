@@ -98,14 +98,21 @@ def plan_of(case: Case, window: int | None = None, bounds: QueryBounds | None = 
     return plan_work(starts, lengths, case.q.shape[0], heads, window, bounds)
 
 
+def slopes_of(heads: int) -> torch.Tensor:
+    """[heads] float32, each another: the first lets few keys count, the last nearly all."""
+    return 2.0 ** -torch.arange(1, heads + 1).float()
+
+
 def attend(
     case: Case,
     window: int | None = None,
     softcap: float | None = None,
     bounds: QueryBounds | None = None,
     sinks: torch.Tensor | None = None,
+    slopes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    step = case.step(window, softcap, plan_of(case, window, bounds))
+    there = None if slopes is None else slopes.to(case.q.device)
+    step = case.step(window, softcap, plan_of(case, window, bounds), there)
     return paged_attention_triton(case.q, *case.caches, step, None if sinks is None else sinks.to(case.q.device))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.kernels.attention.cases import Case, loop, make
+from tests.kernels.attention.cases import Case, loop, make, slopes_of
 
 from multiflora_kernels.attention.cascade import (
     CascadeCosts,
@@ -42,12 +42,20 @@ def groups_of(case: Case, costs: CascadeCosts = FREE) -> np.ndarray | None:
     return shared_groups(tables.numpy(), lengths.numpy(), k_cache.shape[2], heads, costs)
 
 
-def attend(case: Case, groups: np.ndarray, device: torch.device, softcap: float | None = None) -> torch.Tensor:
+def attend(
+    case: Case,
+    groups: np.ndarray,
+    device: torch.device,
+    softcap: float | None = None,
+    slopes: torch.Tensor | None = None,
+) -> torch.Tensor:
     case = case.to(device)
     k_cache, _, starts, lengths, _ = case.arguments
     heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
     plan = plan_parts(starts, lengths, torch.from_numpy(groups).to(device), heads)
-    return cascade_attention_triton(case.q, *case.caches, case.step(None, softcap, plan))
+    return cascade_attention_triton(
+        case.q, *case.caches, case.step(None, softcap, plan, None if slopes is None else slopes.to(device))
+    )
 
 
 def check(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -71,6 +79,15 @@ def test_groups_and_loners(kernel_device, dtype, softcap):
     groups = groups_of(case)
     assert groups.tolist() == [[0, 0, 0, 3, 4, 4, 6], [3, 0, 0, 0, 2, 0, 0], [80, 80, 80, 0, 96, 96, 0]]
     check(attend(case, groups, kernel_device, softcap), loop(case, None, softcap))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "members"), [(2, 2, 17), (6, 2, 6)])
+def test_slopes(kernel_device, heads, kv_heads, members):
+    """Members stand at other distances from the shared keys, in more tiles than one; one sequence has no group."""
+    lengths = [200 + 7 * s for s in range(members)] + [90]
+    case = share(make(lengths, [1] * len(lengths), heads, kv_heads, 16), [(0, members, 11)])
+    slopes = slopes_of(heads) / 8
+    check(attend(case, groups_of(case), kernel_device, slopes=slopes), loop(case, slopes=slopes))
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "size", "members"), [(16, 1, 32, 9), (3, 1, 80, 5), (2, 2, 24, 3)])
@@ -174,13 +191,15 @@ def test_a_single_sequence_and_none():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(32, 8, 128), (8, 8, 64), (16, 8, 256)])
-def test_on_a_gpu(dtype, heads, kv_heads, size):
+@pytest.mark.parametrize("is_sloped", [False, True])
+def test_on_a_gpu(dtype, heads, kv_heads, size, is_sloped):
     torch.seed()
     lengths = torch.randint(1100, 1800, (40,)).tolist()
     on_host = share(make(lengths, [1] * 40, heads, kv_heads, size, dtype=dtype), [(0, 25, 64), (27, 38, 60)])
     device = torch.device("cuda")
-    case = on_host.to(device)
+    case, slopes = on_host.to(device), slopes_of(heads).to(device) / 100 if is_sloped else None
     k_cache, v_cache = case.caches
-    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), case.step()).cpu()
-    check(attend(on_host, groups_of(on_host), device), expected)
-    check(paged_attention(case.q, *case.caches, case.step()), expected)
+    step = case.step(slopes=slopes)
+    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), step).cpu()
+    check(attend(on_host, groups_of(on_host), device, slopes=slopes), expected)
+    check(paged_attention(case.q, *case.caches, step), expected)

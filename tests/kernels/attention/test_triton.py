@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tests.kernels.attention.cases import attend, check, loop, make
+from tests.kernels.attention.cases import attend, check, loop, make, slopes_of
 from tests.kernels.attention.test_quantised_cache import quantised
 
 from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
@@ -41,6 +41,35 @@ def test_sinks(kernel_device, dtype, window, softcap):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "window", "softcap", "heads", "kv_heads"),
+    [
+        (torch.float32, None, None, 3, 3),
+        (torch.float32, 20, 2.0, 4, 2),
+        (torch.bfloat16, None, None, 5, 1),
+        (torch.float16, 20, None, 2, 2),
+    ],
+)
+def test_slopes(kernel_device, dtype, window, softcap, heads, kv_heads):
+    """ALiBi, in pieces of keys that are merged and in whole ones, and with what else changes scores."""
+    case, slopes = (
+        make([15, 1, 150, 70], [1, 1, 1, 40], heads, kv_heads, dtype=dtype).to(kernel_device),
+        slopes_of(heads),
+    )
+    check(attend(case, window, softcap, slopes=slopes), loop(case, window, softcap, slopes))
+
+
+def test_slopes_beside_sinks(kernel_device):
+    case, sinks, slopes = make([17, 150], [3, 1], 3, 1).to(kernel_device), torch.linspace(-5, 3, 3), slopes_of(3)
+    check(attend(case, sinks=sinks, slopes=slopes), loop(case, slopes=slopes, sinks=sinks))
+
+
+def test_slopes_far_from_the_first_key(kernel_device):
+    """What is added to the nearest keys' scores is small, however long the sequence: none of it may be rounded off."""
+    case, slopes = make([3000], [2], 1, 1, 16, 64).to(kernel_device), torch.tensor([0.7])
+    check(attend(case, slopes=slopes), loop(case, slopes=slopes), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
     ("heads", "kv_heads", "size", "block_size"),
     [(1, 1, 64, 16), (6, 2, 80, 32), (5, 1, 96, 64), (8, 1, 128, 128), (16, 1, 256, 16), (3, 3, 24, 5)],
 )
@@ -62,6 +91,15 @@ def test_quantised_caches(kernel_device, codes, dtype, window, softcap):
     """Also where keys are split among items, and a head is no power of two."""
     case = quantised(make([17, 150, 40], [1, 1, 20], 4, 2, 24, dtype=dtype), codes).to(kernel_device)
     check(attend(case, window, softcap), loop(case, window, softcap))
+
+
+@pytest.mark.parametrize(("codes", "dtype"), [(torch.int8, torch.bfloat16), (torch.float8_e4m3fn, torch.float32)])
+def test_slopes_over_quantised_caches(kernel_device, codes, dtype):
+    case, slopes = (
+        quantised(make([17, 150, 40], [1, 1, 20], 3, 3, 24, dtype=dtype), codes).to(kernel_device),
+        slopes_of(3),
+    )
+    check(attend(case, slopes=slopes), loop(case, slopes=slopes))
 
 
 def test_large_scores_do_not_overflow(kernel_device):
@@ -122,18 +160,21 @@ def test_rows_of_no_sequence(kernel_device):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("window", "softcap"), [(None, None), (500, None), (None, 30.0)])
+@pytest.mark.parametrize(
+    ("window", "softcap", "is_sloped"),
+    [(None, None, False), (500, None, False), (None, 30.0, False), (None, None, True), (500, 30.0, True)],
+)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "size", "block_size"), [(32, 8, 128, 16), (16, 8, 256, 32), (8, 8, 80, 64)]
 )
-def test_on_a_gpu(dtype, window, softcap, heads, kv_heads, size, block_size):
+def test_on_a_gpu(dtype, window, softcap, is_sloped, heads, kv_heads, size, block_size):
     """Fresh random lengths at serving size: long contexts, decode beside prompts."""
     torch.seed()
     queries = torch.randint(1, 5, (24,)).tolist() + torch.randint(5, 700, (8,)).tolist() + [0, 0]
     lengths = [0 if count == 0 else count + int(torch.randint(0, 3000, ())) for count in queries]
     case = make(lengths, queries, heads, kv_heads, size, block_size, dtype).to(torch.device("cuda"))
+    slopes = slopes_of(heads).cuda() if is_sloped else None
     k_cache, v_cache = case.caches
-    expected = paged_attention_reference(
-        case.q.double(), k_cache.double(), v_cache.double(), case.step(window, softcap)
-    )
-    check(paged_attention(case.q, *case.caches, case.step(window, softcap)), expected.cpu())
+    step = case.step(window, softcap, slopes=slopes)
+    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), step)
+    check(paged_attention(case.q, *case.caches, step), expected.cpu())
