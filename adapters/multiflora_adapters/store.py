@@ -35,6 +35,9 @@ class ArtifactOrigin(Protocol):
     def put(self, digest: str, folder: Path) -> None:
         """Keeps the files of the folder; known content again changes nothing."""
 
+    def lend(self, digest: str, folder: Path) -> None:
+        """As `put`, of what nothing needs yet: it may go after a while, unless something comes to need it."""
+
     def get(self, digest: str, folder: Path) -> bool:
         """Writes the files to the folder; False: it has none."""
 
@@ -86,16 +89,25 @@ class ArtifactStore:
             self._bring(digest)
         return folder
 
+    def lend(self, digest: str, folder: Path) -> None:
+        """The origin, if there is one, keeps files of which nothing is recorded yet. Raises OSError."""
+        if self.origin is not None:
+            self.origin.lend(digest, folder)
+
+    def fetch(self, digest: str, folder: Path) -> None:
+        """Writes the origin's files of an artifact to a folder outside of the store. Raises as `brought`."""
+        if self.origin is None or not self.origin.get(digest, folder):
+            raise FileNotFoundError(errno.ENOENT, "no such artifact", digest)
+        try:
+            found = read_manifest(folder).digest
+        except AdapterError as error:
+            raise OSError(f"the origin's artifact {digest} is damaged: {error}") from error
+        if found != digest:
+            raise OSError(f"the origin's artifact {digest} has other content: {found}")
+
     def _bring(self, digest: str) -> None:
         with self._temporary() as temporary:
-            if self.origin is None or not self.origin.get(digest, temporary):
-                raise FileNotFoundError(errno.ENOENT, "no such artifact", digest)
-            try:
-                found = read_manifest(temporary).digest
-            except AdapterError as error:
-                raise OSError(f"the origin's artifact {digest} is damaged: {error}") from error
-            if found != digest:
-                raise OSError(f"the origin's artifact {digest} has other content: {found}")
+            self.fetch(digest, temporary)
             for name in ARTIFACT_FILES:
                 _sync(temporary / name)
             _sync_folder(temporary)

@@ -89,7 +89,9 @@ class Registry:
         warm_up = WarmUp(snapshots, artifacts, links)
         checks = VersionChecks(store, links, max_rank)
         imports = Imports(database, snapshots, artifacts, scratch, sources, checks, warm_up)
-        self._runner = runner = JobRunner(database, imports.run, imports.fail, scratch.has_job)
+        self._runner = runner = JobRunner(
+            database, imports.run, imports.fail, lambda job_id: store.origin is not None or scratch.has_job(job_id)
+        )
         self.adapters = AdapterChanges(database, snapshots, artifacts, runner, scratch, self._reserved)
         self.versions = VersionChanges(database, snapshots, artifacts)
         self.jobs = JobChanges(database, snapshots, runner, scratch, artifacts)

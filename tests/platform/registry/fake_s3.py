@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 class FakeS3:
     """objects: by "bucket/key". breaks: of the next GETs of objects, the bytes before the connection is cut. puts: the
-    keys, in order."""
+    keys, in order. written: when each was put."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
         self.breaks: list[int] = []
         self.ranges: list[str | None] = []
         self.puts: list[str] = []
+        self.written: dict[str, datetime] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -65,6 +69,7 @@ class FakeS3:
                 if not self._is_refused(bucket):
                     s3.puts.append(key)
                     s3.objects[f"{bucket}/{key}"] = data
+                    s3.written[f"{bucket}/{key}"] = datetime.now(UTC)
                     self._send(200, b"", {"ETag": _etag(data)})
 
             def do_DELETE(self) -> None:
@@ -84,7 +89,8 @@ class FakeS3:
                 found = [name.partition("/")[2] for name in s3.objects if name.startswith(f"{bucket}/{prefix}")]
                 rows = "".join(
                     f"<Contents><Key>{key}</Key><Size>{len(s3.objects[f'{bucket}/{key}'])}</Size>"
-                    f"<ETag>{_etag(s3.objects[f'{bucket}/{key}'])}</ETag></Contents>"
+                    f"<ETag>{_etag(s3.objects[f'{bucket}/{key}'])}</ETag>"
+                    f"<LastModified>{s3.written.get(f'{bucket}/{key}', _LONG_AGO).isoformat()}</LastModified></Contents>"
                     for key in found
                     if not is_one_folder or "/" not in key.removeprefix(prefix)
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from tests.platform.registry.fake_s3 import FakeS3
 from tests.platform.registry.house import House, adapter_files, opening
 
 from multiflora_platform.registry.artifacts.s3_origin import S3Origin
+from multiflora_platform.storage.bucket import Bucket
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import JobRow
 
@@ -36,6 +37,14 @@ class Places:
 async def places(tmp_path: Path, database_url: str) -> AsyncIterator[Places]:
     async with AsyncExitStack() as stack:
         yield Places(tmp_path, database_url, stack)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    with FakeS3({"shared/of-others": b"x"}) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 class Hanging:
@@ -80,6 +89,32 @@ async def test_an_upload_waits_for_a_server_on_its_folder(places: Places) -> Non
     assert beside.registry.resolve("a", None) is not None
 
 
+async def test_with_a_bucket_an_upload_is_taken_over_by_a_server_elsewhere(places: Places, s3: FakeS3) -> None:
+    hanging = Hanging()
+    one, other = await places.open("one", prober=hanging), await places.open("other")
+    one.store.origin = other.store.origin = S3Origin(Bucket("shared"))
+    await one.adapter("a")
+    answer = asyncio.create_task(one.upload("a", adapter_files(1)))
+    await hanging.began.wait()
+    one.registry._runner._loop.cancel()  # as if its process hung, too
+    await one.database.write("test", lapse)
+    assert (await asyncio.wait_for(answer, 60)).status_code == 201
+    entry = other.registry.resolve("a", None)
+    assert entry is not None
+    assert other.store.verify(entry.digest)
+    assert not list((other.data / "incoming").glob("job_*"))
+
+
+async def test_without_its_bucket_a_server_takes_no_version(places: Places, s3: FakeS3) -> None:
+    one = await places.open("one")
+    one.store.origin = S3Origin(Bucket("nowhere"))
+    await one.adapter("a")
+    refused = await one.upload("a", adapter_files(1))
+    assert (refused.status_code, "s3://nowhere/: does not exist" in refused.json()["detail"]) == (503, True)
+    one.store.origin = S3Origin(Bucket("shared"))
+    assert (await one.upload("a", adapter_files(1))).status_code == 201
+
+
 async def test_a_server_that_starts_alone_on_its_folder_leaves_the_others_leases(places: Places) -> None:
     hanging = Hanging()
     one = await places.open("one", prober=hanging)
@@ -94,20 +129,18 @@ async def test_a_server_that_starts_alone_on_its_folder_leaves_the_others_leases
 
 
 async def test_a_version_is_in_the_bucket_before_it_is_ready_and_retired_when_it_goes(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: Places, s3: FakeS3
 ) -> None:
-    with FakeS3({"shared/of-others": b"x"}) as s3:
-        for name, value in s3.environment.items():
-            monkeypatch.setenv(name, value)
-        one, other = await places.open("one"), await places.open("other")
-        one.store.origin = other.store.origin = S3Origin.parse("s3://shared")
-        await one.adapter("a", 1)
-        entry = one.registry.resolve("a", None)
-        assert entry is not None
-        await asyncio.to_thread(other.store.brought, entry.digest)
-        assert other.store.verify(entry.digest)
-        assert (await one.admin.delete("/adapters/a")).is_success
-        async with asyncio.timeout(30):
-            while f"shared/retired/{entry.digest}" not in s3.objects:  # noqa: ASYNC110 - S3 sends no signal
-                await asyncio.sleep(0.01)
-        assert f"shared/artifacts/{entry.digest}/adapter_config.json" in s3.objects
+    one, other = await places.open("one"), await places.open("other")
+    one.store.origin = other.store.origin = S3Origin(Bucket("shared"))
+    await one.adapter("a", 1)
+    entry = one.registry.resolve("a", None)
+    assert entry is not None
+    await asyncio.to_thread(other.store.brought, entry.digest)
+    assert other.store.verify(entry.digest)
+    assert f"shared/retired/{entry.digest}" not in s3.objects
+    assert (await one.admin.delete("/adapters/a")).is_success
+    async with asyncio.timeout(30):
+        while f"shared/retired/{entry.digest}" not in s3.objects:  # noqa: ASYNC110 - S3 sends no signal
+            await asyncio.sleep(0.01)
+    assert f"shared/artifacts/{entry.digest}/adapter_config.json" in s3.objects

@@ -6,13 +6,10 @@ from pathlib import Path
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.s3_origin import S3Origin
-from multiflora_platform.settings import ConfigurationError
+from multiflora_platform.storage.bucket import shared_bucket
 
 
 def open_store(data_dir: Path, address: str | None) -> ArtifactStore:
     """address: of the origin, s3://bucket or s3://bucket/folder. Raises ConfigurationError for what is none."""
-    try:
-        origin = None if address is None else S3Origin.parse(address)
-    except ValueError as error:
-        raise ConfigurationError(f"cannot use --artifact-store {address}: {error}") from None
-    return ArtifactStore(data_dir / "artifacts", origin)
+    bucket = shared_bucket(address)
+    return ArtifactStore(data_dir / "artifacts", None if bucket is None else S3Origin(bucket))

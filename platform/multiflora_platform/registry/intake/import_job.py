@@ -7,6 +7,7 @@ HTTP, or when it runs (jobs/runner.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -54,14 +55,17 @@ class Imports:
 
     async def run(self, claimed: ClaimedJob, progress: Progress) -> None:
         """The whole job. Raises LeaseLost, Problem, or what disks and engines raise; then nothing is decided."""
-        folder = self._scratch.of_job(claimed.id)
         # The version's state is the job's progress: after a crash the next worker goes on where this one stopped.
         version = await self._version(claimed)
-        if version.state != "validating":
+        if version.state == "validating":
+            folder = await self._received(claimed, version.digest)
+        else:
             folder = self._scratch.make(claimed.id)
             source = await self._fetch(claimed, folder, progress)
             manifest = await self._checks.identify(folder)
             base_digest = await self._checks.base_of(folder)
+            if manifest is not None:
+                await asyncio.to_thread(self._artifacts.store.lend, manifest.digest, folder)
             if await self._name(claimed, source, manifest, folder, base_digest):
                 await self._scratch.remove(claimed.id)
                 return
@@ -88,6 +92,17 @@ class Imports:
         """Validating: its files need no fetching (any more)."""
         async with self._database.read() as session:
             return await session.get_one(VersionRow, claimed.version_id)
+
+    async def _received(self, claimed: ClaimedJob, digest: str | None) -> Path:
+        """The job's folder, with its files if any server has them: what one elsewhere received is brought. Raises
+        OSError."""
+        store = self._artifacts.store
+        if digest is not None and store.origin is not None and not self._scratch.has_job(claimed.id):
+            with contextlib.suppress(FileNotFoundError):  # which the checks tell
+                async with self._scratch.folder() as folder:
+                    await asyncio.to_thread(store.fetch, digest, folder)
+                    await asyncio.to_thread(self._scratch.adopt, folder, claimed.id)
+        return self._scratch.of_job(claimed.id)
 
     async def _fetch(self, claimed: ClaimedJob, folder: Path, progress: Progress) -> str:
         async def work(change: Change) -> None:

@@ -33,6 +33,7 @@ from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
 from multiflora_platform.storage.tables import AdapterRow
+from multiflora_platform.web.problems import Unavailable
 
 # Large adapters take long to check; a client that hears nothing for longer would give up.
 PATIENCE_SECONDS = 60.0
@@ -145,6 +146,7 @@ class VersionIntake:
         base_digest = await self._checks.base_of(folder)
         if folder is not None:
             await self._prepare_known(submission, manifest, folder, base_digest)
+            await self._lend(manifest, folder)
             # Before the transaction: a job that is committed without its files on the disk could never be run.
             folder = await asyncio.to_thread(self._scratch.adopt, folder, job_id)
 
@@ -222,6 +224,14 @@ class VersionIntake:
             await asyncio.to_thread(self._store.add, folder)
         if submission.request.promote:
             await self._warm_up.version(submission.request.adapter, manifest.digest, base_digest)
+
+    async def _lend(self, manifest: AdapterManifest | None, folder: Path) -> None:
+        """So that a server elsewhere can go on with the job. Raises Unavailable."""
+        if manifest is not None:
+            try:
+                await asyncio.to_thread(self._store.lend, manifest.digest, folder)
+            except OSError as error:
+                raise Unavailable(f"The version cannot be added now: {error}.") from error
 
     async def _recall(self, adapter_id: int, repeatable: Repeatable) -> Filed | None:
         async with self._database.read() as session:

@@ -1,7 +1,7 @@
 """Runs jobs: claims them, keeps their leases alive, tries again after failures, gives back what it cannot end.
 
-Does not know what a job does (intake/import_job.py); any process on the same database may run any job whose files it
-has, which in one data folder is each.
+Does not know what a job does (intake/import_job.py); any process on the same database may run any job whose files are
+within its reach, which with one data folder, or an origin of artifacts, is each.
 """
 
 from __future__ import annotations

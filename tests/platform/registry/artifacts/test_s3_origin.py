@@ -13,6 +13,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.opening import open_store
 from multiflora_platform.registry.artifacts.s3_origin import S3Origin
 from multiflora_platform.settings import ConfigurationError
+from multiflora_platform.storage.bucket import Bucket
 
 ADDRESS = "s3://shared/team"
 
@@ -94,7 +95,7 @@ def test_what_is_purged_stays_for_a_day_and_longer_where_it_is_needed_again(
 ) -> None:
     one, other = stores
     clock = Clock()
-    origin = S3Origin("shared", "team", clock=clock)
+    origin = S3Origin(Bucket("shared", "team"), clock)
     purged, needed, back = (added(one, tmp_path, seed) for seed in (1, 2, 3))
     for digest in (purged, needed, back):
         origin.retire(digest)
@@ -111,6 +112,24 @@ def test_what_is_purged_stays_for_a_day_and_longer_where_it_is_needed_again(
     assert s3.objects["shared/of-others"] == b"x"
 
 
+def test_what_is_lent_goes_after_a_day_unless_a_version_comes_to_need_it(
+    s3: FakeS3, stores: tuple[ArtifactStore, ArtifactStore], tmp_path: Path
+) -> None:
+    """A server that dies between the files and the row of a job leaves nothing for ever."""
+    clock = Clock()
+    origin = S3Origin(Bucket("shared", "team"), clock)
+    needed, left = (added(ArtifactStore(tmp_path / "made"), tmp_path, seed) for seed in (1, 2))
+    for digest in (needed, left):
+        origin.lend(digest, tmp_path / "made" / digest)
+    origin.put(needed, tmp_path / "made" / needed)
+    assert len([key for key in s3.puts if "/artifacts/" in key]) == 4, "what was lent is not sent again"
+    clock.now += 24 * 3600 + 1
+    origin.sweep({needed})
+    assert stores[0].brought(needed)
+    with pytest.raises(FileNotFoundError):
+        stores[0].brought(left)
+
+
 @pytest.mark.parametrize("address", ["shared/team", "https://shared", "s3://", "s3://Shared", "s3://a_b/c"])
 def test_what_is_no_store(tmp_path: Path, address: str) -> None:
     with pytest.raises(ConfigurationError, match="give s3://bucket or s3://bucket/folder"):
@@ -119,4 +138,4 @@ def test_what_is_no_store(tmp_path: Path, address: str) -> None:
 
 def test_a_bucket_that_is_not_there_is_told(s3: FakeS3) -> None:
     with pytest.raises(OSError, match=r"s3://nowhere/: does not exist"):
-        S3Origin.parse("s3://nowhere").check()
+        S3Origin(Bucket("nowhere")).check()
