@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.batches.claims import UNFINISHED
 from multiflora_platform.batches.files import require_file
-from multiflora_platform.batches.ledger import UNFINISHED
 from multiflora_platform.batches.service import BatchService, batches_of
 from multiflora_platform.batches.views import batch_view, json_response, list_view
 from multiflora_platform.gateway.in_process import ENDPOINTS
@@ -34,7 +34,7 @@ async def create_batch(request: Request, principal: Principal = Depends(require_
         raise invalid("metadata", f"metadata holds at most {_MAX_METADATA} entries.")
     await require_file(batches, principal, body.input_file_id, "input_file_id")
     row = await batches.ledger.add_batch(principal, body.endpoint, body.input_file_id, body.metadata or {})
-    batches.runner.wake()
+    batches.runner.kick()
     return _shown(batches, row)
 
 
@@ -62,8 +62,7 @@ async def cancel_batch(request: Request, batch_id: str, principal: Principal = D
     batches = batches_of(request)
     row = await _require(batches, principal, batch_id)
     if row.status in UNFINISHED:
-        values = {"status": "cancelling", "cancelling_at": ...}
-        await batches.ledger.amend(principal.actor, batch_id, values, ("validating", "in_progress"))
+        await batches.ledger.cancel(principal.actor, batch_id)
         batches.runner.cancel(batch_id)
     return _shown(batches, await _require(batches, principal, batch_id))
 

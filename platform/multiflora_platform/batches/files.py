@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import BinaryIO
+
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from starlette.responses import Response, StreamingResponse
 
@@ -9,6 +12,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.ledger import Order
 from multiflora_platform.batches.service import BatchService, batches_of
+from multiflora_platform.batches.stored_files import CHUNK
 from multiflora_platform.batches.views import file_view, json_response, list_view
 from multiflora_platform.storage.tables import StoredFileRow
 from multiflora_platform.web.openai_errors import ApiError, invalid
@@ -27,8 +31,8 @@ async def upload(
     if purpose != "batch":
         raise invalid("purpose", "purpose must be 'batch'; nothing else is served from files.")
     batches = batches_of(request)
-    file_id, size = await batches.files.add(file)
-    row = await batches.ledger.add_file(principal, file_id, file.filename or "upload.jsonl", purpose, size)
+    stored = await batches.files.add(file)
+    row = await batches.ledger.add_file(principal, stored, file.filename or "upload.jsonl", purpose)
     return json_response(file_view(row))
 
 
@@ -54,7 +58,11 @@ async def show_file(request: Request, file_id: str, principal: Principal = Depen
 async def file_content(request: Request, file_id: str, principal: Principal = Depends(require_key)) -> Response:
     batches = batches_of(request)
     row = await require_file(batches, principal, file_id, "file_id")
-    return StreamingResponse(batches.files.chunks(row.id), media_type="application/octet-stream")
+    try:
+        content = await batches.files.open(row.id, row.digest)
+    except FileNotFoundError:
+        raise ApiError(503, "file_unavailable", f"The bytes of {row.id} are on another server, or lost.") from None
+    return StreamingResponse(_chunks(content), media_type="application/octet-stream")
 
 
 @router.delete("/v1/files/{file_id}")
@@ -64,8 +72,14 @@ async def delete_file(request: Request, file_id: str, principal: Principal = Dep
     if await batches.ledger.is_used(row.id):
         raise ApiError(409, "file_in_use", f"An unfinished batch reads {row.id}; cancel it first.", param="file_id")
     await batches.ledger.remove_file(principal, row.id)
-    batches.files.remove(row.id)
+    await batches.files.remove(row.id, row.digest)
     return json_response({"id": row.id, "object": "file", "deleted": True})
+
+
+def _chunks(content: BinaryIO) -> Iterator[bytes]:
+    with content:
+        while piece := content.read(CHUNK):
+            yield piece
 
 
 async def require_file(batches: BatchService, principal: Principal, file_id: str, param: str) -> StoredFileRow:

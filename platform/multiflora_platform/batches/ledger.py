@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import operator
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Select, select, update
+import msgspec
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.batches import claims
+from multiflora_platform.batches.claims import UNFINISHED
+from multiflora_platform.batches.result_parts import ResultPart, SavedParts
+from multiflora_platform.batches.stored_files import StoredFile
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import BatchRow, StoredFileRow
 
-UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 _WINDOW = timedelta(hours=24)
+_FILES = select(StoredFileRow.id, StoredFileRow.digest)
 Row = TypeVar("Row", StoredFileRow, BatchRow)
 # By the time when they were made.
 Order = Literal["asc", "desc"]
@@ -28,14 +33,9 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add_file(self, principal: Principal, file_id: str, name: str, purpose: str, size: int) -> StoredFileRow:
-        row = StoredFileRow(id=file_id, owner=principal.tenant, name=name[:255], purpose=purpose, size=size)
-
+    async def add_file(self, principal: Principal, file: StoredFile, name: str, purpose: str) -> StoredFileRow:
         async def work(change: Change) -> StoredFileRow:
-            row.created_at = change.now
-            change.session.add(row)
-            change.record("file.created", file_id, size=size)
-            return row
+            return claims.add_file(change, file, owner=principal.tenant, name=name[:255], purpose=purpose)
 
         return await self._database.write(principal.actor, work)
 
@@ -65,7 +65,7 @@ class Ledger:
                 expires_at=change.now + _WINDOW,
             )
             change.session.add(row)
-            change.record("batch.created", row.id, endpoint=endpoint)
+            change.record("batch.created", row.id, endpoint=endpoint, batch=row.id)
             return row
 
         return await self._database.write(principal.actor, work)
@@ -75,10 +75,6 @@ class Ledger:
 
     async def batch(self, principal: Principal, batch_id: str) -> BatchRow | None:
         return _visible(principal, await self._get(BatchRow, batch_id))
-
-    async def any_batch(self, batch_id: str) -> BatchRow | None:
-        """For the runner, which works for all tenants."""
-        return await self._get(BatchRow, batch_id)
 
     async def files(
         self, principal: Principal, purpose: str | None, after: str | None, limit: int, order: Order
@@ -92,36 +88,30 @@ class Ledger:
         """Newest first."""
         return await self._page(principal, BatchRow, select(BatchRow).limit(limit), after, "desc")
 
-    async def unfinished(self) -> list[str]:
-        """Ids, in the order in which they came."""
-        async with self._database.read() as session:
-            query = (
-                select(BatchRow.id).where(BatchRow.status.in_(UNFINISHED)).order_by(BatchRow.created_at, BatchRow.id)
-            )
-            return list(await session.scalars(query))
-
     async def is_used(self, file_id: str) -> bool:
         """Whether an unfinished batch reads the file."""
         query = select(BatchRow.id).where(BatchRow.input_file_id == file_id, BatchRow.status.in_(UNFINISHED)).limit(1)
         async with self._database.read() as session:
             return await session.scalar(query) is not None
 
-    async def amend(
-        self, actor: str, batch_id: str, values: Mapping[str, Any], only_from: tuple[str, ...] = ()
-    ) -> None:
-        """only_from: the states in which it may be changed; none: all. A value of `...` is this moment."""
-        moment = datetime.now(UTC)
-        changes = {name: moment if value is ... else value for name, value in values.items()}
+    async def cancel(self, actor: str, batch_id: str) -> None:
+        """Its runner ends it; one that is ending already goes on."""
 
         async def work(change: Change) -> None:
-            query = update(BatchRow).where(BatchRow.id == batch_id)
-            if only_from:
-                query = query.where(BatchRow.status.in_(only_from))
-            changed = await change.session.execute(query.values(**changes))
-            if "status" in changes and changed.rowcount:  # type: ignore[attr-defined]  # of an UPDATE
-                change.record(f"batch.{changes['status']}", batch_id)
+            row = await change.session.get_one(BatchRow, batch_id)
+            if row.status in ("validating", "in_progress"):
+                row.status, row.cancelling_at = "cancelling", change.now
+                change.record("batch.cancelling", batch_id, batch=batch_id)
 
         await self._database.write(actor, work)
+
+    async def recorded(self) -> tuple[set[tuple[str, str | None]], list[ResultPart]]:
+        """(files by id and digest, parts of results of all batches that run)."""
+        async with self._database.read() as session:
+            files = {(file_id, digest) for file_id, digest in await session.execute(_FILES)}
+            saved = await session.scalars(select(BatchRow.saved).where(BatchRow.status.in_(UNFINISHED)))
+            rows = [msgspec.convert(row, SavedParts) for row in saved]
+        return files, [part for row in rows for part in (*row.output, *row.error)]
 
     async def _get(self, kind: type[Row], key: str) -> Row | None:
         async with self._database.read() as session:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from io import FileIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -38,52 +38,48 @@ class LineError(msgspec.Struct, frozen=True):
     """The field of the line that is wrong; None for the whole line or file."""
 
 
-def read_lines(path: Path) -> Iterator[BatchLine]:
-    """Of a file that `check_lines` has found sound."""
-    with path.open("rb") as file:
-        for text in file:
-            if text.strip():
-                yield msgspec.json.decode(text, type=BatchLine)
+def read_lines(file: BinaryIO) -> Iterator[BatchLine]:
+    """Of a file that `check_lines` has found sound, from its beginning."""
+    file.seek(0)
+    for text in file:
+        if text.strip():
+            yield msgspec.json.decode(text, type=BatchLine)
 
 
-def check_lines(path: Path, endpoint: str, most_bytes: int) -> tuple[int, list[LineError]]:
+def check_lines(file: BinaryIO, endpoint: str, most_bytes: int) -> tuple[int, list[LineError]]:
     """(how many requests, what is wrong with the file). most_bytes: of a line, as of a request's body."""
     seen: set[str] = set()
     errors: list[LineError] = []
-    with path.open("rb") as file:
-        for number, text in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
-            if not text.strip():
-                continue
-            if len(text) > most_bytes:
-                errors.append(LineError("line_too_long", f"Line {number} is larger than {most_bytes} bytes.", number))
-                break
-            error = _check(text, number, endpoint, seen)
-            if error is not None:
-                errors.append(error)
-            if len(seen) > MAX_LINES:
-                errors.append(LineError("too_many_requests", f"The file has more than {MAX_LINES} requests.", number))
-            if len(errors) >= _MAX_ERRORS or len(seen) > MAX_LINES:
-                break
+    for number, text in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
+        if not text.strip():
+            continue
+        if len(text) > most_bytes:
+            errors.append(LineError("line_too_long", f"Line {number} is larger than {most_bytes} bytes.", number))
+            break
+        error = _check(text, number, endpoint, seen)
+        if error is not None:
+            errors.append(error)
+        if len(seen) > MAX_LINES:
+            errors.append(LineError("too_many_requests", f"The file has more than {MAX_LINES} requests.", number))
+        if len(errors) >= _MAX_ERRORS or len(seen) > MAX_LINES:
+            break
     if not seen and not errors:
         errors.append(LineError("empty_file", "The file has no requests.", 1))
     return len(seen), errors
 
 
-def done_ids(path: Path) -> set[str]:
+def done_ids(file: FileIO) -> set[str]:
     """The requests that a result file answers already; a line that was cut off while it was written is removed."""
     ids: set[str] = set()
-    if not path.exists():
-        return ids
-    with path.open("rb+") as file:
-        end = 0
-        for text in file:
+    end = 0
+    with open(os.dup(file.fileno()), "rb") as lines:
+        lines.seek(0)
+        for text in lines:
             if not text.endswith(b"\n"):
                 break
             ids.add(msgspec.json.decode(text)["custom_id"])
             end += len(text)
-        file.truncate(end)
-        file.flush()
-        os.fsync(file.fileno())
+    file.truncate(end)
     return ids
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable
-from pathlib import Path
+from io import FileIO
 from typing import Any
 
 import msgspec
 
+from multiflora_platform.batches.lines import done_ids
 from multiflora_platform.storage.disk_errors import full_disk_reported
 
 _encode = msgspec.json.Encoder().encode
@@ -18,18 +19,21 @@ _encode = msgspec.json.Encoder().encode
 class Results:
     """Each line goes out whole, at once: what a crash leaves are answered requests and at most one torn line.
 
-    completed, failed: the requests that each file answers already.
+    done: the requests that were answered before; completed, failed: how many each of the files answers.
     """
 
-    def __init__(self, output: Path, errors: Path, completed: set[str], failed: set[str]) -> None:
+    def __init__(self, output: FileIO, errors: FileIO) -> None:
         self.output = output
         self.errors = errors
+        self.done: set[str] = set()
+        self.completed = 0
+        self.failed = 0
+
+    def read(self) -> None:
+        """What is there already; a torn line is removed. Before the first `add`. Blocks."""
+        completed, failed = done_ids(self.output), done_ids(self.errors)
         self.done = completed | failed
-        self.completed = len(completed)
-        self.failed = len(failed)
-        self._files = {path: path.open("ab", buffering=0) for path in (output, errors)}
-        for path in self._files:
-            path.chmod(0o600)
+        self.completed, self.failed = len(completed), len(failed)
 
     def add(self, custom_id: str, response: dict[str, Any]) -> None:
         """response: status_code, request_id, headers and body. What is no success goes to the error file.
@@ -37,7 +41,7 @@ class Results:
         Raises InsufficientStorage, and has written nothing then.
         """
         succeeded = response["status_code"] < 400
-        self._write(self.output if succeeded else self.errors, custom_id, response, None)
+        _write(self.output if succeeded else self.errors, custom_id, response, None)
         self.completed += succeeded
         self.failed += not succeeded
 
@@ -45,25 +49,22 @@ class Results:
         """The requests that the window left no time for."""
         error = {"code": "batch_expired", "message": "The batch's completion window ended before this request ran."}
         for custom_id in custom_ids:
-            self._write(self.errors, custom_id, None, error)
+            _write(self.errors, custom_id, None, error)
             self.failed += 1
 
-    def sync(self) -> None:
-        for file in self._files.values():
-            os.fsync(file.fileno())
-
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        self.output.close()
+        self.errors.close()
 
-    def _write(self, path: Path, custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> None:
-        line = {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": error}
-        content, file = _encode(line) + b"\n", self._files[path]
-        before = file.seek(0, os.SEEK_END)
-        try:
-            with full_disk_reported():
-                while content:  # a disk that is nearly full takes a part of it
-                    content = content[file.write(content) :]
-        except BaseException:
-            file.truncate(before)
-            raise
+
+def _write(file: FileIO, custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> None:
+    line = {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": error}
+    content = _encode(line) + b"\n"
+    before = file.seek(0, os.SEEK_END)
+    try:
+        with full_disk_reported():
+            while content:  # a disk that is nearly full takes a part of it
+                content = content[file.write(content) :]
+    except BaseException:
+        file.truncate(before)
+        raise

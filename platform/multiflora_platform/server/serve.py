@@ -179,7 +179,7 @@ async def _serve(
                     await seed(services.registry, settings, opened.demo)
                     key = await services.keys.bootstrap()
                     services.seeding = False
-                    app.state.batches.runner.start()
+                    await app.state.batches.start()
                     app.state.evals.runner.start()
                     app.state.keeper.start()
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
@@ -194,7 +194,7 @@ async def _serve(
                 await serving
                 await app.state.keeper.close()
                 await app.state.evals.close()
-                await app.state.batches.runner.close()
+                await app.state.batches.close()
                 await app.state.models.close()
     return ExitCode.OK
 

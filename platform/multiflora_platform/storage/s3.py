@@ -60,12 +60,12 @@ def explained() -> Iterator[None]:
         yield
     except NoCredentialsError as error:
         raise S3Error("no credentials", str(error)) from error
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+    except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
+        # boto3 wraps what S3 says to an upload.
+        told = error.__context__ if isinstance(error, Boto3Error) else error
+        code = str(told.response.get("Error", {}).get("Code", "")) if isinstance(told, ClientError) else ""
         if code in _MISSING:
             raise S3Error("missing", code) from error
         if code in _REFUSED:
             raise S3Error("refused", code) from error
-        raise S3Error("unreachable", str(error)) from error
-    except (BotoCoreError, Boto3Error, OSError) as error:
         raise S3Error("unreachable", str(error)) from error

@@ -22,10 +22,10 @@ async def house(make_house: Callable[..., House], tmp_path: Path) -> AsyncIterat
     prepare(url)
     house = make_house()
     house.registry.database = Database.open(url)
-    open_batches(house).runner.start()
+    await open_batches(house).start()
     async with house.http:
         yield house
-        await house.app.state.batches.runner.close()
+        await house.app.state.batches.close()
     await house.registry.database.close()
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from tests.platform.batches.conftest import open_batches
 from tests.platform.gateway.house import OTHER, READY, TENANT, House
 
-from multiflora_platform.batches import runner
+from multiflora_platform.batches import claims, work
 from multiflora_platform.web.body_work import MOST_CONTAINERS, SMALL
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -105,14 +105,14 @@ async def test_a_killed_server_goes_on_where_it_was(house: House) -> None:
     house.engine.pace = 0.02
     begun = await begin(house, [line(f"r{i}", prompt="ab", max_tokens=3) for i in range(12)])
     await house.until(lambda: len(house.engine.requests) > 6)
-    await house.app.state.batches.runner.close()
+    await house.app.state.batches.close()
     output = house.services.settings.data_dir / "files" / f"file-{begun['id'].removeprefix('batch_')}-output"
     done = output.read_bytes().count(b"\n")
     assert 0 < done < 12
     with output.open("ab") as file:
         file.write(b'{"id": "batch_req_torn", "custom_id": "r11", "resp')
     asked = len(house.engine.requests)
-    open_batches(house).runner.start()
+    await open_batches(house).start()
     batch = await until(house, begun["id"], *END)
     assert batch["request_counts"] == {"total": 12, "completed": 12, "failed": 0}
     assert set(await results(house, batch["output_file_id"])) == {f"r{i}" for i in range(12)}
@@ -146,10 +146,10 @@ async def test_the_window_ends(house: House) -> None:
     house.engine.hangs = True
     begun = await begin(house, [line("a", prompt="ab"), line("b", prompt="ab")])
     await until(house, begun["id"], "in_progress")
-    await house.app.state.batches.runner.close()
+    await house.app.state.batches.close()
     async with house.registry.database.engine.begin() as connection:
         await connection.execute(text("UPDATE batches SET expires_at = :now"), {"now": datetime.now(UTC)})
-    open_batches(house).runner.start()
+    await open_batches(house).start()
     batch = await until(house, begun["id"], *END)
     assert (batch["status"], batch["request_counts"]["failed"]) == ("expired", 2)
     errors = await results(house, batch["error_file_id"])
@@ -243,7 +243,7 @@ async def test_a_file_in_use_stays(house: House) -> None:
 async def test_a_full_disk_is_waited_out_and_tears_no_line(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(runner, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(work, "RETRY_SECONDS", 0.01)
     free, refused = 1000, 0
 
     class Disk(io.FileIO):
@@ -261,7 +261,7 @@ async def test_a_full_disk_is_waited_out_and_tears_no_line(
     opened = Path.open
 
     def open_(path: Path, mode: str = "r", **options: Any) -> Any:
-        return Disk(path, "ab") if mode == "ab" else opened(path, mode, **options)
+        return Disk(path, mode) if mode == "a+b" else opened(path, mode, **options)
 
     monkeypatch.setattr(Path, "open", open_)
     begun = await begin(house, [line(f"r{i}", prompt="ab", max_tokens=3) for i in range(9)])
@@ -289,22 +289,22 @@ async def test_an_upload_that_fills_the_disk_is_told_so(house: House, monkeypatc
     assert "disk is full" in response.json()["error"]["message"]
 
 
-async def test_trouble_with_one_batch_is_that_batchs(house: House) -> None:
+async def test_trouble_with_one_batch_is_that_batchs(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its file vanishes from the disk; the next batch runs, and so does one after the database was away."""
     file = (await upload(house, line("a", prompt="ab", max_tokens=2))).json()
     (house.services.settings.data_dir / "files" / file["id"]).unlink()
     body = {"input_file_id": file["id"], "endpoint": COMPLETIONS, "completion_window": "24h"}
     broken = (await house.post("/v1/batches", body)).json()
     assert (await until(house, broken["id"], *END))["errors"]["data"][0]["code"] == "internal_error"
-    ledger = house.app.state.batches.ledger
-    whole, calls = ledger.unfinished, []
+    whole, calls = claims.is_any_free, []
 
-    async def once_away() -> list[str]:
+    async def once_away(*arguments: Any) -> bool | None:
         calls.append(1)
         if len(calls) == 1:
             raise OSError("the database is away")
-        return await whole()
+        return await whole(*arguments)
 
-    ledger.unfinished = once_away
+    monkeypatch.setattr(claims, "is_any_free", once_away)
+    house.app.state.batches.runner._look_seconds = 0.01
     begun = await begin(house, [line("a", prompt="ab", max_tokens=2)])
     assert (await until(house, begun["id"], *END))["status"] == "completed"

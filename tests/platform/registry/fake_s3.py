@@ -22,6 +22,7 @@ class FakeS3:
         self.ranges: list[str | None] = []
         self.puts: list[str] = []
         self.written: dict[str, datetime] = {}
+        self.forbidden = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -77,7 +78,8 @@ class FakeS3:
                 self._send(204, b"", {})
 
             def _is_refused(self, bucket: str) -> bool:
-                if not self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential=known/"):
+                signature = self.headers.get("Authorization", "")
+                if s3.forbidden or not signature.startswith("AWS4-HMAC-SHA256 Credential=known/"):
                     self._error(403, "AccessDenied")
                 elif not any(name.startswith(f"{bucket}/") for name in s3.objects):
                     self._error(404, "NoSuchBucket")
@@ -89,8 +91,8 @@ class FakeS3:
                 found = [name.partition("/")[2] for name in s3.objects if name.startswith(f"{bucket}/{prefix}")]
                 rows = "".join(
                     f"<Contents><Key>{key}</Key><Size>{len(s3.objects[f'{bucket}/{key}'])}</Size>"
-                    f"<ETag>{_etag(s3.objects[f'{bucket}/{key}'])}</ETag>"
-                    f"<LastModified>{s3.written.get(f'{bucket}/{key}', _LONG_AGO).isoformat()}</LastModified></Contents>"
+                    f"<LastModified>{s3.written.get(f'{bucket}/{key}', _LONG_AGO).isoformat()}</LastModified>"
+                    f"<ETag>{_etag(s3.objects[f'{bucket}/{key}'])}</ETag></Contents>"
                     for key in found
                     if not is_one_folder or "/" not in key.removeprefix(prefix)
                 )

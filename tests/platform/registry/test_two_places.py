@@ -15,8 +15,8 @@ from tests.platform.registry.fake_s3 import FakeS3
 from tests.platform.registry.house import House, adapter_files, opening
 
 from multiflora_platform.registry.artifacts.s3_origin import S3Origin
-from multiflora_platform.storage.bucket import Bucket
 from multiflora_platform.storage.database import Change
+from multiflora_platform.storage.s3_bucket import S3Bucket
 from multiflora_platform.storage.tables import JobRow
 
 pytestmark = pytest.mark.parametrize("backend", ["postgresql"])
@@ -92,7 +92,7 @@ async def test_an_upload_waits_for_a_server_on_its_folder(places: Places) -> Non
 async def test_with_a_bucket_an_upload_is_taken_over_by_a_server_elsewhere(places: Places, s3: FakeS3) -> None:
     hanging = Hanging()
     one, other = await places.open("one", prober=hanging), await places.open("other")
-    one.store.origin = other.store.origin = S3Origin(Bucket("shared"))
+    one.store.origin = other.store.origin = S3Origin(S3Bucket("shared"))
     await one.adapter("a")
     answer = asyncio.create_task(one.upload("a", adapter_files(1)))
     await hanging.began.wait()
@@ -107,11 +107,11 @@ async def test_with_a_bucket_an_upload_is_taken_over_by_a_server_elsewhere(place
 
 async def test_without_its_bucket_a_server_takes_no_version(places: Places, s3: FakeS3) -> None:
     one = await places.open("one")
-    one.store.origin = S3Origin(Bucket("nowhere"))
+    one.store.origin = S3Origin(S3Bucket("nowhere"))
     await one.adapter("a")
     refused = await one.upload("a", adapter_files(1))
     assert (refused.status_code, "s3://nowhere/: does not exist" in refused.json()["detail"]) == (503, True)
-    one.store.origin = S3Origin(Bucket("shared"))
+    one.store.origin = S3Origin(S3Bucket("shared"))
     assert (await one.upload("a", adapter_files(1))).status_code == 201
 
 
@@ -132,7 +132,7 @@ async def test_a_version_is_in_the_bucket_before_it_is_ready_and_retired_when_it
     places: Places, s3: FakeS3
 ) -> None:
     one, other = await places.open("one"), await places.open("other")
-    one.store.origin = other.store.origin = S3Origin(Bucket("shared"))
+    one.store.origin = other.store.origin = S3Origin(S3Bucket("shared"))
     await one.adapter("a", 1)
     entry = one.registry.resolve("a", None)
     assert entry is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.s3_origin import S3Origin
-from multiflora_platform.storage.bucket import shared_bucket
+from multiflora_platform.storage.s3_bucket import shared_bucket
 
 
 def open_store(data_dir: Path, address: str | None) -> ArtifactStore:

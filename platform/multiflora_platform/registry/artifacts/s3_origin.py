@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from multiflora_adapters.manifest import ARTIFACT_FILES
-from multiflora_platform.storage.bucket import Bucket
+from multiflora_platform.storage.s3_bucket import S3Bucket
 
 _RETENTION_SECONDS = 24 * 3600.0
 """A server elsewhere may still be bringing what has just been purged."""
@@ -24,7 +24,7 @@ _LEAVING_SECONDS = 3600.0
 class S3Origin:
     """An ArtifactOrigin. clock: Unix seconds."""
 
-    def __init__(self, bucket: Bucket, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, bucket: S3Bucket, clock: Callable[[], float] = time.time) -> None:
         self._bucket = bucket
         self._clock = clock
 
@@ -39,7 +39,7 @@ class S3Origin:
         self._send(digest, folder, there)
 
     def lend(self, digest: str, folder: Path) -> None:
-        """As `put`, of what no version names yet: it goes as if it were retired now, unless one does. Raises OSError."""
+        """As `put`, of what no version names yet: unless one does, it goes as if retired now. Raises OSError."""
         there = self._lasting(digest)
         self.retire(digest)
         self._send(digest, folder, there)
@@ -49,7 +49,8 @@ class S3Origin:
         OSError."""
         try:
             for name in ARTIFACT_FILES:
-                self._bucket.get(_key(digest, name), folder / name)
+                with (folder / name).open("xb") as file:
+                    self._bucket.get(_key(digest, name), file)
         except FileNotFoundError:
             return False
         return True

@@ -12,7 +12,7 @@ from multiflora_platform.storage.tables.base import Base
 
 
 class StoredFileRow(Base):
-    """A file of the batch API; its bytes lie in the data folder under the id."""
+    """A file of the batch API; its bytes lie in the data folder, or in the bucket that servers share, under the id."""
 
     __tablename__ = "files"
 
@@ -22,11 +22,13 @@ class StoredFileRow(Base):
     name: Mapped[str] = mapped_column(String(255))
     purpose: Mapped[str] = mapped_column(String(32))
     size: Mapped[int] = mapped_column(BigInteger)
+    # SHA-256 of its bytes, in hex; None: of an earlier release, in the data folder.
+    digest: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
 
 
 class BatchRow(Base):
-    """One batch; the runner writes status, files, counts and moments as it goes on."""
+    """One batch; the runner that holds its lease writes status, files, counts and moments as it goes on."""
 
     __tablename__ = "batches"
 
@@ -42,7 +44,7 @@ class BatchRow(Base):
     note: Mapped[dict[str, Any]]
     # What is wrong with the input.
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    # Requests in the input; known once the runner has checked it. The two counts below are of the end.
+    # Requests in the input; known once the runner has checked it. The two counts below are of its last heartbeat.
     total: Mapped[int]
     completed: Mapped[int]
     failed: Mapped[int]
@@ -55,3 +57,12 @@ class BatchRow(Base):
     expired_at: Mapped[datetime | None]
     cancelling_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
+    # Runners that took it up since the last one that got on with it.
+    attempts: Mapped[int] = mapped_column(server_default="0", default=0)
+    # The claim of the runner that works on it; None while it waits or has ended.
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    # Each heartbeat moves it on.
+    lease_until: Mapped[datetime | None]
+    # Of its results so far, the parts that are in the bucket, as batches/result_parts.py has them. Empty where the data
+    # folder has them, and at the end.
+    saved: Mapped[dict[str, Any]] = mapped_column(JSON, server_default="{}", default=dict)

@@ -13,7 +13,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.opening import open_store
 from multiflora_platform.registry.artifacts.s3_origin import S3Origin
 from multiflora_platform.settings import ConfigurationError
-from multiflora_platform.storage.bucket import Bucket
+from multiflora_platform.storage.s3_bucket import S3Bucket
 
 ADDRESS = "s3://shared/team"
 
@@ -95,7 +95,7 @@ def test_what_is_purged_stays_for_a_day_and_longer_where_it_is_needed_again(
 ) -> None:
     one, other = stores
     clock = Clock()
-    origin = S3Origin(Bucket("shared", "team"), clock)
+    origin = S3Origin(S3Bucket("shared", "team"), clock)
     purged, needed, back = (added(one, tmp_path, seed) for seed in (1, 2, 3))
     for digest in (purged, needed, back):
         origin.retire(digest)
@@ -117,7 +117,7 @@ def test_what_is_lent_goes_after_a_day_unless_a_version_comes_to_need_it(
 ) -> None:
     """A server that dies between the files and the row of a job leaves nothing for ever."""
     clock = Clock()
-    origin = S3Origin(Bucket("shared", "team"), clock)
+    origin = S3Origin(S3Bucket("shared", "team"), clock)
     needed, left = (added(ArtifactStore(tmp_path / "made"), tmp_path, seed) for seed in (1, 2))
     for digest in (needed, left):
         origin.lend(digest, tmp_path / "made" / digest)
@@ -138,4 +138,4 @@ def test_what_is_no_store(tmp_path: Path, address: str) -> None:
 
 def test_a_bucket_that_is_not_there_is_told(s3: FakeS3) -> None:
     with pytest.raises(OSError, match=r"s3://nowhere/: does not exist"):
-        S3Origin(Bucket("nowhere")).check()
+        S3Origin(S3Bucket("nowhere")).check()

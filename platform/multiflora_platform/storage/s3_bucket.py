@@ -1,6 +1,6 @@
-"""Files in a folder of an S3 bucket that servers share, by key. What they mean is their users' business. All of it blocks.
+"""Files in a folder of an S3 bucket that servers share, by key. Knows nothing of what they are.
 
-Raises OSError for all that goes wrong, FileNotFoundError for what is not there.
+All of it blocks, and raises OSError for all that goes wrong, FileNotFoundError for what is not there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from multiflora_platform.settings import ConfigurationError
 from multiflora_platform.storage import s3
@@ -25,7 +25,7 @@ class StoredObject(NamedTuple):
     """By the bucket's clock."""
 
 
-def shared_bucket(address: str | None) -> Bucket | None:
+def shared_bucket(address: str | None) -> S3Bucket | None:
     """address: s3://bucket or s3://bucket/prefix, as --artifact-store has it. Raises ConfigurationError."""
     if address is None:
         return None
@@ -38,10 +38,10 @@ def shared_bucket(address: str | None) -> Bucket | None:
         problem = "S3 needs boto3 on this server: pip install 'multiflora[s3]'"
     if problem is not None:
         raise ConfigurationError(f"cannot use --artifact-store {address}: {problem}")
-    return Bucket(name, prefix)
+    return S3Bucket(name, prefix)
 
 
-class Bucket:
+class S3Bucket:
     """Keys are below `prefix`. May be used by several threads."""
 
     def __init__(self, name: str, prefix: str = "", endpoint: str | None = None) -> None:
@@ -70,17 +70,16 @@ class Bucket:
         with self._explained():
             self._client.put_object(Bucket=self._name, Key=self._prefix + key, Body=content)
 
-    def get(self, key: str, path: Path) -> None:
-        """Into a new file. A connection that breaks is taken up where it broke."""
-        with path.open("xb") as file:
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    for piece in self._pieces(key, file.tell()):
-                        file.write(piece)
-                    return
-                except s3.S3Error as error:
-                    if attempt == _ATTEMPTS or error.kind != "unreachable":
-                        raise self._explanation(error) from error
+    def get(self, key: str, file: BinaryIO) -> None:
+        """Into a file that is empty. A connection that breaks is taken up where it broke."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                for piece in self._pieces(key, file.tell()):
+                    file.write(piece)
+                return
+            except s3.S3Error as error:
+                if attempt == _ATTEMPTS or error.kind != "unreachable":
+                    raise self._explanation(error) from error
 
     def get_bytes(self, key: str) -> bytes:
         with self._explained():
@@ -115,5 +114,5 @@ class Bucket:
             "missing": f"does not exist ({error})",
             "unreachable": f"cannot be reached: {error}",
         }
-        kind = FileNotFoundError if error.kind == "missing" else OSError
-        return kind(f"{where}: {causes[error.kind]}")
+        is_object = error.kind == "missing" and str(error) != "NoSuchBucket"
+        return (FileNotFoundError if is_object else OSError)(f"{where}: {causes[error.kind]}")
