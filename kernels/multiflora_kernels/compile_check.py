@@ -20,6 +20,7 @@ from multiflora_kernels.attention import cascade as attention_cascade
 from multiflora_kernels.attention import merge as attention_merge
 from multiflora_kernels.attention import plan as attention_plan
 from multiflora_kernels.attention import triton as attention_triton
+from multiflora_kernels.linear import narrow_triton
 from multiflora_kernels.lora import launch as lora_launch
 from multiflora_kernels.rope import lora_triton as rope_lora_triton
 from multiflora_kernels.rope import triton as rope_triton
@@ -34,6 +35,7 @@ OPS = (
     attention_plan,
     attention_triton,
     lora_launch,
+    narrow_triton,
     rms_norm,
     rope_lora_triton,
     rope_triton,

@@ -81,7 +81,7 @@ class Settings(BaseModel):
     hf_token: str | None = Field(None, min_length=1, description="token for the hub; default HF_TOKEN or its login")
     hf_overrides: dict[str, Any] = Field({}, description="values in the place of those of config.json, as JSON")
     quantization: str | None = Field(
-        None, description="int8: of dense weights, on a CPU; else how the checkpoint is quantised, which must agree"
+        None, description="int8: of dense weights; else how the checkpoint is quantised, which must agree"
     )
     dequantize: bool = Field(False, description="serve a quantised checkpoint's linears in --dtype, not in their bits")
     generation_config: str = Field(

@@ -58,6 +58,8 @@ class FakeCard(FakeTensorMode):  # type: ignore[no-untyped-call]
         is_here = any(isinstance(tensor, FakeTensor) for tensor in tensors)
         if not is_here and torch.device(kwargs.get("device") or "cpu").type == "cpu":
             return func(*args, **kwargs)
+        if func is _ATEN.index.Tensor and not isinstance(args[0], FakeTensor):
+            raise RuntimeError("indices should be on the same device as the indexed tensor (cpu)")
         self.host.touch(func, args, kwargs)
         if func is _ATEN.copy_.default and not isinstance(args[0], FakeTensor):
             return args[0].zero_()

@@ -1,4 +1,4 @@
-"""The matrix products of Llama 3.1 8B."""
+"""The matrix products of Llama 3.1 8B, with weights of 16 bits and of fewer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import torch
 from gpu.case import Case, Setting
 from gpu.measure import probe_cases
 from gpu.probes.gemm import gemm_probes
+from gpu.probes.narrow import narrow_probes
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    return probe_cases(gemm_probes(torch.device(setting.device)), setting)
+    device = torch.device(setting.device)
+    yield from probe_cases(gemm_probes(device), setting)
+    yield from probe_cases(narrow_probes(device), setting)

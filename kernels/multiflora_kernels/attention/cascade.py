@@ -31,11 +31,11 @@ from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import (
     AttentionHeads,
     Tile,
-    device_class,
     long_tile,
     short_tile,
 )
 from multiflora_kernels.attention.triton import run_items
+from multiflora_kernels.runtime.card import device_class
 from multiflora_kernels.runtime.triton import KernelVariant, jit, tl
 
 _MOST_GROUPS = 16

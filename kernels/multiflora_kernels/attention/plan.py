@@ -14,10 +14,10 @@ import torch
 from multiflora_kernels.attention.tiles import (
     AttentionHeads,
     Tile,
-    device_class,
     long_tile,
     short_tile,
 )
+from multiflora_kernels.runtime.card import device_class
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     jit_with_varying,

@@ -1,7 +1,6 @@
 """Codes and scales of quantised caches in Triton: helpers of the kernels that read and write them.
 
-What they mean is said in quantised_cache.py. Codes are bytes and scales 16 bits here, converted by their bits: cards
-before sm_89 have no instructions for float8.
+What they mean is said in quantised_cache.py. Codes are bytes and scales 16 bits here, converted by their bits.
 """
 
 from __future__ import annotations
@@ -15,18 +14,6 @@ from multiflora_kernels.runtime.triton import jit, tl
 
 CODEC_NAMES = ("", " int8", " e4m3", " e5m2")
 """By CODEC: what tells a kernel's variants apart in the ahead-of-time table."""
-
-
-@jit
-def decoded(codes: tl.tensor, CODEC: tl.constexpr) -> tl.tensor:
-    """Bytes as float32. A float8 has the bits of a float16 with as large an exponent, or one of fewer bits."""
-    if CODEC == 1:
-        return codes.to(tl.int8, bitcast=True).to(tl.float32)
-    wide = codes.to(tl.int16)
-    if CODEC == 2:
-        wide = ((wide & 0x80) << 8) | ((wide & 0x7F) << 7)
-        return wide.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-    return (wide << 8).to(tl.float16, bitcast=True).to(tl.float32)
 
 
 @jit

@@ -18,7 +18,6 @@ from multiflora_kernels.attention.quantised_cache import block_size_of, is_quant
 from multiflora_kernels.attention.quantised_triton import (
     CODEC_NAMES,
     codec_arguments,
-    decoded,
     decoded_scales,
     signature,
 )
@@ -29,6 +28,7 @@ from multiflora_kernels.attention.tiles import (
     long_tile,
     short_tile,
 )
+from multiflora_kernels.runtime.codes import decoded
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     dot_dtype,

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, found_once, seconds_by_rows
-from multiflora_kernels.linear.narrow import NarrowMatrix, narrow_linear
+from multiflora_kernels.linear.narrow import narrow_linear
+from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
 from multiflora_kernels.runtime.native import library
 from multiflora_kernels.runtime.processor import this_processor
 

@@ -11,7 +11,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS, NarrowMatrix, narrow_linear
+from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS, narrow_linear
+from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
 from multiflora_kernels.runtime.native import library, native_function
 
 MAX_DOT_ROWS = 14 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2

@@ -11,7 +11,8 @@ from typing import Literal
 
 import torch
 
-from multiflora_kernels.linear.narrow import PRODUCT, NarrowMatrix, arguments, narrow_linear
+from multiflora_kernels.linear.narrow import PRODUCT, arguments, narrow_linear
+from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
 from multiflora_kernels.runtime.native import native_function, pointer
 
 Kind = Literal["native", "torch"]

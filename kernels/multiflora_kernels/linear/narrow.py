@@ -1,18 +1,20 @@
 """Products with a matrix of 4, 8 or 16 bits: widened in registers for few rows, a tile at a time for many.
 
-Owns how such a matrix lies in memory. Does not know where its values come from.
+Owns when which path is taken. Does not know where a matrix's values come from.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
+from multiflora_kernels.linear.narrow_matrix import INPUTS, NarrowMatrix, unpack_nibbles
+from multiflora_kernels.linear.narrow_triton import narrow_linear_triton
 from multiflora_kernels.runtime.native import native_function, pointer
+from multiflora_kernels.runtime.triton import runs_kernels
 
 MAX_NATIVE_ROWS = 64
 """Above, torch's BLAS is as fast; below, it leaves a third of the processor idle (32 rows: 66 of 90 GFLOP/s a core)."""
@@ -23,14 +25,13 @@ MAX_DOT_ROWS = 12
 _MAX_DOT_ROWS_OF_SLOW_FORMS = 8
 """Of groups of one block, whose scales take as long as their values, of tables and of floats of 8 bits."""
 
-INPUTS = 32
-"""Of a block: groups are a multiple, and rows of 4 bits."""
-
 _TILE_ELEMENTS = 1 << 19
 """Of W, widened at a time for many rows: 2 MiB is little enough for a cache and enough for a product."""
 
 _MANTISSAS = {None: 0, torch.float8_e4m3fn: 3, torch.float8_e5m2: 2}
 """Bits of them."""
+
+_KERNEL_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 _thread = threading.local()
 
@@ -39,55 +40,6 @@ PRODUCT = struct.Struct("3q 5q")
 
 _ARGUMENTS = struct.Struct(f"{PRODUCT.format} 4q 3q")
 """NarrowArgs of native/narrow.h."""
-
-
-@dataclass(frozen=True)
-class NarrowMatrix:
-    """W [N, K]. Semantics: W[n, k] = (code[n, k] - zero[n, g]) * scale[n, g], g = k // group_size, in float32.
-
-    Where code is what codes stand for: themselves, the values of a table, or floats of 8 bits.
-
-    codes: bfloat16 [N, K], the values themselves; int8 [N, K]; or uint8 [N, K / 2] of four bits: blocks of 32 inputs,
-    whose byte i holds code i in its low half and code 16 + i in its high one. Rows are contiguous.
-    scales: float32 [N, G], None: 1. zeros: int8 [N, G], None: 0, of four bits 8 but with a table.
-    table: float32 [16], of four bits. float_type: of which int8 codes are the bits, E4M3 or E5M2, all finite.
-    """
-
-    codes: torch.Tensor
-    scales: torch.Tensor | None = None
-    zeros: torch.Tensor | None = None
-    table: torch.Tensor | None = None
-    float_type: torch.dtype | None = None
-
-    @property
-    def bits(self) -> int:
-        return 4 if self.codes.dtype == torch.uint8 else 8 * self.codes.element_size()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.codes.shape[0], self.codes.shape[1] * (2 if self.bits == 4 else 1)
-
-    @property
-    def group_size(self) -> int:
-        return self.shape[1] // (1 if self.scales is None else self.scales.shape[1])
-
-    def rows(self, first: int, end: int) -> NarrowMatrix:
-        """Views."""
-        scales = None if self.scales is None else self.scales[first:end]
-        zeros = None if self.zeros is None else self.zeros[first:end]
-        return replace(self, codes=self.codes[first:end], scales=scales, zeros=zeros)
-
-
-def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """uint8 [n, K] below 16 -> uint8 [n, K / 2] as `NarrowMatrix` has it; K is a multiple of 32."""
-    halves = codes.reshape(len(codes), -1, 2, INPUTS // 2)
-    return (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
-
-
-def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
-    """The inverse of `pack_nibbles`."""
-    blocks = packed.view(len(packed), -1, INPUTS // 2)
-    return torch.stack([blocks & 15, blocks >> 4], dim=2).flatten(1)
 
 
 def widen_reference(w: NarrowMatrix) -> torch.Tensor:
@@ -122,6 +74,8 @@ def widen(w: NarrowMatrix, out: torch.Tensor | None = None) -> torch.Tensor:
 
 def narrow_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None = None) -> torch.Tensor:
     """See `narrow_linear_reference`. Returns contiguous [T, N]."""
+    if runs_kernels(x.device) and x.dtype in _KERNEL_DTYPES:
+        return narrow_linear_triton(x, w, bias)
     native = native_function("multiflora_narrow_linear", "pl") if x.device.type == "cpu" else None
     if native is None:
         return narrow_linear_reference(x, w, bias)

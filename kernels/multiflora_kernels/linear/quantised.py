@@ -12,7 +12,8 @@ import torch
 
 from multiflora_kernels.linear.integer import integer_linear
 from multiflora_kernels.linear.integer_choice import integer_way
-from multiflora_kernels.linear.narrow import INPUTS, NarrowMatrix, narrow_linear, pack_nibbles, widen
+from multiflora_kernels.linear.narrow import narrow_linear, widen
+from multiflora_kernels.linear.narrow_matrix import INPUTS, NarrowMatrix, pack_nibbles
 
 _ALL = slice(None)
 
@@ -115,7 +116,7 @@ class QuantisedWeight:
         own.scales.copy_(scales)
         if own.zeros is not None:
             own.zeros.copy_(self._shifted(1 << (self.form.bits - 1) if zeros is None else zeros))
-        codes = codes if self._inputs is None else codes[:, self._inputs]
+        codes = codes if self._inputs is None else codes[:, self._inputs.to(codes.device)]
         own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else self._signed(codes).view(torch.int8))
 
     def quantise_(self, first: int, values: torch.Tensor, columns: slice = _ALL) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from tests.engine.models.quantisation.cases import FIXTURES
+from tests.engine.models.quantisation.test_adapters import LINEAR, dense_twin
 from transformers import BloomConfig
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
@@ -14,6 +18,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ASKING = (
     "multiflora_kernels.attention.plan",
     "multiflora_kernels.attention.paged_attention",
+    "multiflora_kernels.linear.narrow",
 )
 """Modules that ask whether a device runs kernels."""
 PROMPTS = [[5, 6, 7, 8, 9], [100, 11]]
@@ -45,3 +50,20 @@ def test_slopes(
     for prompt, answer in zip(PROMPTS, ask(built, PROMPTS, max_tokens=3), strict=True):
         check_answer(model, prompt, answer)
     assert "_attention_kernel" in launches
+
+
+def test_weights_of_four_bits(
+    launches: set[str], tmp_path: Path, store: Any, start_engine: Any, ask: Any, check_answer: Any
+) -> None:
+    """With and without an adapter, in one batch; its norms are those of dequantised rows."""
+    torch.manual_seed(5)
+    settings = LoraConfig(r=4, target_modules=LINEAR, use_dora=True, init_lora_weights=False)
+    adapted = get_peft_model(dense_twin(FIXTURES / "gptq-4"), settings)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    digest = store.add(tmp_path / "adapter").digest
+    built = start_engine(FIXTURES / "gptq-4", device=DEVICE, dtype="float32")
+    adapted_answer, base_answer = ask(built, PROMPTS, [digest, None], max_tokens=2)
+    check_answer(adapted.eval(), PROMPTS[0], adapted_answer)
+    with adapted.disable_adapter():
+        check_answer(adapted, PROMPTS[1], base_answer)
+    assert "_narrow_kernel" in launches

@@ -15,7 +15,9 @@ from multiflora_adapters.weights import HostAdapter
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine import build as build_module
 from multiflora_engine.build import assemble_engine
+from multiflora_engine.models.weights import FormOf, allocate_weights
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_kernels.linear.quantised import IntegerForm
 
 PROMPTS = (3, 17, 100)
 
@@ -26,10 +28,14 @@ def card() -> Iterator[FakeCard]:
         yield card
 
 
-def start(max_loras: int = 4) -> Traffic:
-    """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere."""
-    model = model_config(TINY)
-    weights = random_weights(model, torch.bfloat16, torch.device("cuda"))
+def start(max_loras: int = 4, form_of: FormOf | None = None) -> Traffic:
+    """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere.
+    form_of: of weights that are not dense."""
+    model, device = model_config(TINY), torch.device("cuda")
+    if form_of is None:
+        weights = random_weights(model, torch.bfloat16, device)
+    else:
+        weights = allocate_weights(model, torch.bfloat16, device, form_of)
     base = model.base_model("tiny", digest="tiny")
 
     def load(digest: str) -> HostAdapter:
@@ -48,8 +54,9 @@ def serve(traffic: Traffic) -> None:
         traffic.built.use_idle_moment()
 
 
-def test_all_kernels_are_there_before_the_first_request(card: FakeCard) -> None:
-    traffic = start()
+@pytest.mark.parametrize("form_of", [None, lambda sites: IntegerForm(4, 32)], ids=["dense", "four_bits"])
+def test_all_kernels_are_there_before_the_first_request(card: FakeCard, form_of: FormOf | None) -> None:
+    traffic = start(form_of=form_of)
     compiled = set(card.forms)
     serve(traffic)
     assert {name for name, *_ in card.forms - compiled} == set()

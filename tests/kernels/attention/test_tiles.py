@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_kernels.attention.tiles import capability_class
+from multiflora_kernels.runtime.card import capability_class
 
 
 @pytest.mark.parametrize(("kib", "name"), [(227, 90), (228, 90), (164, 80), (163, 80), (99, 86), (100, 86), (64, 86)])

@@ -8,7 +8,7 @@ from tests.kernels.linear.cases import int8_of
 
 from multiflora_kernels.linear import quantised
 from multiflora_kernels.linear.integer import IntegerWay, fits_integers, integer_linear, rounded_reference
-from multiflora_kernels.linear.narrow import NarrowMatrix
+from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
 from multiflora_kernels.linear.quantised import INT8, W8A8, QuantisedWeight
 from multiflora_kernels.runtime import native as native_library
 

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.settings import is_made_at_load, is_weight_only
 from multiflora_kernels.linear.bfloat16 import bfloat16_way
 from multiflora_kernels.linear.integer_choice import integer_way
@@ -21,12 +20,12 @@ all; quantised at load, and multiplied with activations in integers, or as they 
 def choose_storage(
     config: ModelConfig, dtype: str, quantization: str | None, dequantize: bool, device: torch.device
 ) -> Storage:
-    """dtype, quantization, dequantize: the settings. Raises ModelError for what the device cannot."""
+    """dtype, quantization, dequantize: the settings."""
     made = quantization if config.quantisation is None and quantization and is_made_at_load(quantization) else None
     if device.type != "cpu":
         if made is not None:
-            raise ModelError(f"quantization is {made}, which is served on a CPU. Leave it out, or use --device cpu.")
-        return "dense"
+            return "int8_weight_only"
+        return "as_stored" if config.quantisation is not None and not dequantize else "dense"
     if made is not None:
         rounds = not is_weight_only(made) and integer_way() is not None
         return "w8a8" if rounds else "int8_weight_only"
