@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from multiflora_platform.auth.principals import Principal
     from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.contexts.service import Contexts
+    from multiflora_platform.fleet.hosts.far_fleet import FarLines
     from multiflora_platform.insight.insight import Insight
     from multiflora_platform.observability.tracing import Tracing
     from multiflora_platform.registry.service import Registry
@@ -57,8 +58,8 @@ class Services(Traffic):
     """cli, env or file, by setting; `serve` fills it."""
     tracing: Tracing | None = None
     """None where no endpoint for traces is configured."""
-    starts_engines: bool = True
-    """False: a gateway, whose engines are started elsewhere."""
+    lines: FarLines | None = None
+    """To engines that are started elsewhere; None: this server starts its own."""
     seeding: bool = False
     """The adapters of the start are still being registered; `serve` ends it."""
     draining: bool = False

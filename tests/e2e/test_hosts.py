@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.e2e.test_lifecycle import upload, wait_until
 from tests.engine.process.test_lines import free_port
 from tests.platform.registry.postgres import running
 
+from multiflora_platform.demo import demo_folder
 from multiflora_platform.storage.migrations import upgrade
 
 __all__ = ["tiny"]
@@ -33,8 +35,11 @@ PROMPT = "the quick brown fox jumps over the lazy dog"
 
 @dataclass
 class Site:
+    """another_engine: runs one more, of a model, with further options."""
+
     gateways: list[Server]
     engines: list[subprocess.Popen[str]]
+    another_engine: Callable[..., AbstractContextManager[subprocess.Popen[str]]]
 
     def replicas(self, gateway: int = 0) -> list[Any]:
         with self.gateways[gateway].http() as http:
@@ -73,18 +78,22 @@ def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
             pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
         url = postgres.create()
         upgrade(url)
-        shared = [str(tiny.base), "--database-url", url, "--secret-file", str(secret), "--group", "site"]
+        shared = ["--database-url", url, "--secret-file", str(secret)]
+        of_the_group = (str(tiny.base), "--group", "site")
         output: list[str] = []
-        engines = []
-        for number in range(2):
-            own = ["--listen", f"tcp://127.0.0.1:{free_port()}", "--data-dir", str(folder / f"engine-{number}")]
-            memory = ["--kv-cache-memory", "4000000", *ONE_THREAD]
-            engines.append(stack.enter_context(engine([*shared, *own, *memory], output)))
+        numbers = count()
+
+        def another_engine(*options: str) -> AbstractContextManager[subprocess.Popen[str]]:
+            own = ["--listen", f"tcp://127.0.0.1:{free_port()}", "--data-dir", str(folder / f"engine-{next(numbers)}")]
+            return engine([*options, *shared, *own, "--kv-cache-memory", "4000000", *ONE_THREAD], output)
+
+        engines = [stack.enter_context(another_engine(*of_the_group)) for _ in range(2)]
+        entry = ("multiflora", "gateway")
         gateways = [
-            stack.enter_context(serving(folder / f"gateway-{number}", *shared, entry=("multiflora", "gateway")))
+            stack.enter_context(serving(folder / f"gateway-{number}", *of_the_group, *shared, entry=entry))
             for number in range(2)
         ]
-        site = Site(gateways, engines)
+        site = Site(gateways, engines, another_engine)
         wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
         yield site
 
@@ -183,6 +192,29 @@ def test_an_engine_that_is_told_to_end_fails_nothing_and_leaves(site: Site) -> N
     assert set(ends) == {"[DONE]"}
     assert site.engines[1].wait(60) == 0
     wait_until(lambda: [len(site.replicas(number)) for number in (0, 1)] == [1, 1])
-    with site.gateways[0].http() as http:
-        refused = http.post("/api/v1/models", json={"name": "second", "source": "org/other"})
-        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (409, "engines-elsewhere")
+
+
+def test_one_more_base_model_is_served_by_all_gateways_with_engines_of_its_own(site: Site) -> None:
+    """It is asked for at one gateway and unloaded at the other; both use the one engine of its group."""
+    demo = demo_folder() / "base"
+    one, two = (gateway.http() for gateway in site.gateways)
+
+    def state(http: httpx.Client) -> str | None:
+        """None until its files were read, and when it is gone."""
+        answer = http.get("/api/v1/models/second")
+        return answer.json()["state"] if answer.is_success and answer.json()["digest"] else None
+
+    with one, two:
+        assert one.post("/api/v1/models", json={"name": "second", "source": str(demo)}).status_code == 202
+        wait_until(lambda: [state(http) for http in (one, two)] == ["loading"] * 2)
+        early = two.post("/v1/completions", json={"model": "second", "prompt": "x", "max_tokens": 1})
+        assert (early.status_code, early.json()["error"]["code"]) == (503, "engine_unavailable")
+        with site.another_engine(str(demo), "--group", "second"):
+            wait_until(lambda: [state(http) for http in (one, two)] == ["ready"] * 2)
+            texts = {complete(http, "second", 8)["choices"][0]["text"] for http in (one, two)}
+            assert len(texts) == 1
+            assert texts != {complete(one, "tiny-base", 8)["choices"][0]["text"]}
+            assert two.delete("/api/v1/models/second").status_code == 204
+            wait_until(lambda: state(one) is None)
+            assert one.post("/v1/completions", json={"model": "second", "prompt": "x"}).status_code == 404
+        assert complete(one, "tiny-base", 1)["choices"]

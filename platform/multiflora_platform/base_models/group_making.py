@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
 
 def make_group(services: Services, settings: Settings, opened: ServedBase) -> tuple[Group, Fleet, BaseLink]:
-    """Of one more base model. settings: of this model. Its engines' ids begin with its name. Raises ValueError where
-    they would have to share a GPU."""
-    fleet = make_fleet(settings, opened, services.metrics, prefix=f"{opened.served.name}-")
+    """Of one more base model. settings: of this model. The ids of engines that are started here begin with its name.
+    Raises ValueError where they would have to share a GPU."""
+    if services.lines is None:
+        fleet = make_fleet(settings, opened, services.metrics, prefix=f"{opened.served.name}-")
+    else:
+        fleet = make_far_fleet(settings, opened, services.metrics)
     route_by_content(fleet, settings, opened, services.registry)
     group = Group(opened.served, opened.base.digest, fleet, make_grammars(opened))
     return group, fleet, make_link(fleet, opened, services.keys, services.contexts.book)

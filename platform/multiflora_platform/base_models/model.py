@@ -5,11 +5,28 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
-from multiflora_platform.base_models.group_life import GroupLife
 from multiflora_platform.base_models.model_schemas import LoadedModel, ModelJob, ModelReplica, ModelState, NewModel
 from multiflora_platform.groups import Group
+
+
+class EnginesLife(Protocol):
+    """Of a base model's engines, from the first that serves to the end of all.
+
+    asleep: none of them runs, and a request would start one.
+    """
+
+    asleep: bool
+
+    async def wake(self) -> None:
+        """Raises EngineFailed when none ever will serve."""
+
+    async def tend(self) -> None:
+        """Called each second."""
+
+    async def end(self) -> None:
+        """For good."""
 
 
 @dataclass(eq=False)
@@ -23,7 +40,7 @@ class Model:
     job_state: Literal["running", "done", "failed"] = "running"
     error: str | None = None
     group: Group | None = None
-    life: GroupLife | None = None
+    life: EnginesLife | None = None
     loading: asyncio.Task[None] | None = None
     draining: bool = False
 

@@ -24,10 +24,6 @@ class ModelStays(Problem):
     status, slug, title = 409, "model-is-default", "The default base model cannot be unloaded"
 
 
-class EnginesElsewhere(Problem):
-    status, slug, title = 409, "engines-elsewhere", "This server starts no engines"
-
-
 class ModelSourceRefused(Problem):
     status, slug, title = 403, "source-refused", "The server may not read that"
 

@@ -45,14 +45,15 @@ IN_THE_FILE = {"chat_template", "download_dir", "generation_config", "hf_token",
 """They name files of the server's machine, or a secret: an operator writes them into the configuration file."""
 
 
-def asked_models(server: Settings) -> list[NewModel]:
-    """`models:` of the configuration file. Raises ConfigurationError naming the model and what is wrong with it."""
+def asked_models(server: Settings, *, elsewhere: bool = False) -> list[NewModel]:
+    """`models:` of the configuration file. elsewhere: as settings_of takes it. Raises ConfigurationError naming the
+    model and what is wrong with it."""
     found: list[NewModel] = []
     for number, given in enumerate(server.models):
         try:
             model = msgspec.convert(given, NewModel)
             check_name(model.name)
-            settings_of(model, server, in_file=True)
+            settings_of(model, server, in_file=True, elsewhere=elsewhere)
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"models: number {number + 1}: {typed_json.told(str(error))[1]}") from None
         except Problem as problem:
@@ -64,9 +65,10 @@ def asked_models(server: Settings) -> list[NewModel]:
     return found
 
 
-def settings_of(model: NewModel, server: Settings, *, in_file: bool) -> Settings:
-    """in_file: from the configuration file rather than from a request. Raises InvalidRequest naming the option."""
-    allowed = (OF_THE_MODEL | OF_ITS_ENGINES) - {"model"}
+def settings_of(model: NewModel, server: Settings, *, in_file: bool, elsewhere: bool = False) -> Settings:
+    """in_file: from the configuration file rather than from a request. elsewhere: its engines are started on other
+    hosts, with options of their own. Raises InvalidRequest naming the option."""
+    allowed = (OF_THE_MODEL | ({"group"} if elsewhere else OF_ITS_ENGINES)) - {"model"}
     allowed -= set() if in_file else IN_THE_FILE
     given = {name.replace("-", "_"): value for name, value in model.options.items()}
     unknown = sorted(given.keys() - allowed)
@@ -76,6 +78,9 @@ def settings_of(model: NewModel, server: Settings, *, in_file: bool) -> Settings
             f"are {', '.join(sorted(allowed))}.",
             pointer=f"/options/{unknown[0]}",
         )
+    if elsewhere and (model.min_replicas, model.max_replicas, model.idle_seconds) != (1, 1, None):
+        detail = "A gateway starts no engines: leave out how many there are, and start them with `multiflora engine`."
+        raise InvalidRequest(detail, pointer="/max_replicas")
     if model.min_replicas > model.max_replicas:
         raise InvalidRequest(
             f"min_replicas is {model.min_replicas}, more than max_replicas, {model.max_replicas}.",
@@ -88,6 +93,7 @@ def settings_of(model: NewModel, server: Settings, *, in_file: bool) -> Settings
     own: dict[str, Any] = {
         "model": model.source,
         "served_model_name": (model.name,),
+        "group": None,
         "replicas": model.max_replicas,
         "kv_offload_dir": None,
         "lora_modules": (),

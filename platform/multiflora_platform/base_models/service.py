@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_platform.base_models.far_life import FarLife
 from multiflora_platform.base_models.group_life import GroupLife
 from multiflora_platform.base_models.group_making import make_group
 from multiflora_platform.base_models.kept_models import KeptModels
 from multiflora_platform.base_models.model import Model, view_of
 from multiflora_platform.base_models.model_memory import require_memory
 from multiflora_platform.base_models.model_problems import (
-    EnginesElsewhere,
     ModelExists,
     ModelNotFound,
     ModelSourceRefused,
@@ -24,8 +25,10 @@ from multiflora_platform.base_models.model_problems import (
 from multiflora_platform.base_models.model_schemas import LoadedModel, ModelState, NewModel
 from multiflora_platform.base_models.model_settings import asked_models, settings_of
 from multiflora_platform.base_models.opening import open_model
+from multiflora_platform.fleet.hosts.far_fleet import FarFleet
 from multiflora_platform.groups import Group
 from multiflora_platform.settings import ConfigurationError
+from multiflora_platform.storage.tables import EventRow
 from multiflora_platform.web.names import check_name
 from multiflora_platform.web.openai_errors import ApiError, unavailable
 from multiflora_platform.web.problems import InvalidRequest, Problem
@@ -45,14 +48,16 @@ class BaseModels:
         self._kept = kept
         self._models: dict[str, Model] = {}
         self._tending: asyncio.Task[None] | None = None
+        # Of a gateway, whether others have added or unloaded models since the last look.
+        self._is_behind = False
 
     async def start(self) -> None:
         """Those of the configuration file, of which each serves then, or is idle; and those that requests added to an
         earlier server, as far as they can be read. Raises ConfigurationError, of the file's alone."""
-        if not self._services.starts_engines:
-            return
+        if self._elsewhere:
+            self._services.registry.follower.subscribe(self._note_others)
         self._tending = asyncio.create_task(self._tend())
-        for model in asked_models(self._services.settings):
+        for model in asked_models(self._services.settings, elsewhere=self._elsewhere):
             try:
                 await self.add(model, "system", in_file=True)
                 await self._loaded(model.name)
@@ -63,6 +68,11 @@ class BaseModels:
         for model in await self._kept.all():
             await self._restore(model)
 
+    @property
+    def _elsewhere(self) -> bool:
+        """Engines are started on other hosts."""
+        return self._services.lines is not None
+
     async def close(self) -> None:
         if self._tending is not None:
             self._tending.cancel()
@@ -72,13 +82,9 @@ class BaseModels:
     async def add(self, asked: NewModel, actor: str, *, in_file: bool = False) -> LoadedModel:
         """Files of a folder are read at once, those of a hub id are fetched by the job; then its engines are started,
         unless min_replicas is 0. Raises InvalidRequest, ModelExists, ModelSourceRefused, NotEnoughMemory,
-        AdapterExists, EnginesElsewhere."""
-        if not self._services.starts_engines:
-            raise EnginesElsewhere(
-                "A gateway uses the engines of one base model; start others with gateways of their own."
-            )
+        AdapterExists."""
         self._require_free(check_name(asked.name))
-        settings_of(asked, self._services.settings, in_file=in_file)
+        settings_of(asked, self._services.settings, in_file=in_file, elsewhere=self._elsewhere)
         # From now on the name is taken: of two equal requests one is refused.
         model = self._models[asked.name] = Model(asked, in_file)
         try:
@@ -157,7 +163,7 @@ class BaseModels:
         """Reads its files and makes its group known. Raises InvalidRequest, ModelExists, ModelSourceRefused,
         NotEnoughMemory."""
         asked, services = model.asked, self._services
-        settings = settings_of(asked, services.settings, in_file=model.in_file)
+        settings = settings_of(asked, services.settings, in_file=model.in_file, elsewhere=self._elsewhere)
         folder = _folder_of(asked.source)
         if folder is not None and not model.in_file:
             self._require_readable(folder)
@@ -166,7 +172,8 @@ class BaseModels:
             same = services.groups.of_base(opened.base.digest)
             if same is not None:
                 raise ModelExists(f"{same.name!r} is the same base model: its files are equal.", pointer="/source")
-            require_memory(opened.served.name, opened.config.folder, opened.config.dtype, settings)
+            if not self._elsewhere:
+                require_memory(opened.served.name, opened.config.folder, opened.config.dtype, settings)
             group, fleet, link = make_group(services, settings, opened)
         except ConfigurationError as error:
             raise InvalidRequest(str(error), pointer="/source") from None
@@ -174,7 +181,11 @@ class BaseModels:
             raise InvalidRequest(str(error), pointer="/max_replicas") from None
         await services.registry.add_base(link, group.model.names)
         model.group = group
-        model.life = group.waker = GroupLife(group, fleet, asked.min_replicas, asked.idle_seconds)
+        fleet.on_removed = lambda replica: services.insight.cache_feeds.forget([replica])
+        if services.lines is None:
+            model.life = group.waker = GroupLife(group, fleet, asked.min_replicas, asked.idle_seconds)
+        else:
+            model.life = FarLife(FarFleet(fleet, settings.group or group.name, group.base_digest, services.lines))
         services.groups.add(group)
 
     async def _load(self, model: Model) -> None:
@@ -213,6 +224,11 @@ class BaseModels:
         except BaseException:
             model.draining = False
             raise
+        await self._take_away(model)
+        await self._services.registry.note(actor, "model.unloaded", model.asked.name)
+
+    async def _take_away(self, model: Model) -> None:
+        """What it is answering has the server's drain_timeout to end."""
         if model.group is not None:
             self._services.groups.remove(model.group)
             if not model.group.asleep:  # else requests wait for engines that will not start
@@ -220,7 +236,6 @@ class BaseModels:
         await self._end(model)
         await self._forget(model)
         self._models.pop(model.asked.name, None)
-        await self._services.registry.note(actor, "model.unloaded", model.asked.name)
 
     async def _end(self, model: Model) -> None:
         if model.loading is not None and not model.loading.done():
@@ -245,9 +260,31 @@ class BaseModels:
 
     # ---- what is there
 
+    async def _note_others(self, events: Sequence[EventRow]) -> None:
+        self._is_behind = self._is_behind or any(event.type.startswith("model.") for event in events)
+
+    async def _follow_others(self) -> None:
+        """Gateways of one database serve the same models: here, too, what another one was asked to add or unload."""
+        self._is_behind = False
+        kept = {asked.name: asked for asked in await self._kept.all()}
+        for model in list(self._models.values()):
+            is_asked_for = model.in_file or model.loading is None or kept.get(model.asked.name) == model.asked
+            if not (is_asked_for or model.draining):
+                model.draining = True
+                await self._take_away(model)
+        for asked in kept.values():
+            if asked.name not in self._models:
+                await self._restore(asked)
+
     async def _tend(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
+            if self._is_behind:
+                try:
+                    await self._follow_others()
+                except Exception as error:
+                    self._is_behind = True
+                    _log.warning("what other gateways serve could not be followed; trying again: %s", error)
             for model in list(self._models.values()):
                 if model.life is not None and not model.draining and model.job_state == "done":
                     with contextlib.suppress(Exception):

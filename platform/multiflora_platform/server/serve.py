@@ -27,6 +27,7 @@ from multiflora_platform.base_models.model_settings import asked_models
 from multiflora_platform.base_models.opening import ServedBase, open_model, prepare_data_dir, require_paths
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.fleet.hosts.far_fleet import FarLines
 from multiflora_platform.gateway.explaining.placing import readers
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.alerts.events import AlertEvents
@@ -111,7 +112,7 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
 
 def serve_gateway(settings: Settings, sources: Mapping[str, str]) -> int:
     """The same with engines of other hosts alone."""
-    for name in ("listen", "cache_events_zmq", "models"):
+    for name in ("listen", "cache_events_zmq"):
         if getattr(settings, name):
             raise ConfigurationError(f"a gateway has no engines of its own, and does not take {flag(name)}; drop it")
     require_shared_database(settings)
@@ -124,7 +125,8 @@ def _run(settings: Settings, sources: Mapping[str, str], *, starts_engines: bool
     if settings.hf_token is not None:
         os.environ["HF_TOKEN"] = settings.hf_token  # for adapters, too, whatever asks the hub for them
     require_paths(settings)
-    asked_models(settings)  # what is wrong with them is told before time goes into loading
+    # What is wrong with them is told before time goes into loading.
+    asked_models(settings, elsewhere=not starts_engines)
     require_certificate(settings)
     opened = open_model(settings)
     prepare_data_dir(settings)
@@ -228,10 +230,11 @@ async def _parts(
         artifacts = await _artifacts(settings)
         metrics = Metrics(opened.served.name)
         engines: Engines  # asked from now on, started last
-        if starts_engines:
+        lines = None if starts_engines else FarLines.of(database, keys.secret.derive, artifacts)
+        if lines is None:
             engines = OwnEngines(settings, opened, metrics, display)
         else:
-            engines = FarEngines(settings, opened, metrics, database, keys, artifacts)
+            engines = FarEngines(settings, opened, metrics, lines)
         engine = engines.fleet
         contexts = await Contexts.open(database, follower)
         stack.push_async_callback(contexts.close)
@@ -305,7 +308,7 @@ async def _parts(
             webhooks=webhooks,
             insight=insight,
             contexts=contexts,
-            starts_engines=starts_engines,
+            lines=lines,
             seeding=True,
         )
         stack.push_async_callback(engines.stop)

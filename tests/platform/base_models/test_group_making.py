@@ -32,7 +32,7 @@ async def test_one_more_base_model_has_engines_named_after_it_and_its_contexts_a
         routing="least-loaded",
     )
     opened = open_model(settings)
-    services: Any = SimpleNamespace(metrics=METRICS, registry=REGISTRY, keys=KEYS, contexts=CONTEXTS)
+    services: Any = SimpleNamespace(metrics=METRICS, registry=REGISTRY, keys=KEYS, contexts=CONTEXTS, lines=None)
     group, fleet, link = make_group(services, settings, opened)
     assert (group.name, group.base_digest, group.engine) == ("second", opened.base.digest, fleet)
     assert [(one.id, one.group) for one in fleet.replicas] == [("second-0", "second"), ("second-1", "second")]

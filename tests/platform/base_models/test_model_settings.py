@@ -36,6 +36,33 @@ def test_a_model_has_the_servers_machine_and_not_its_models_description(tmp_path
     assert inherited.models == own.models == ()
 
 
+def test_of_a_gateway_it_has_its_engines_on_other_hosts() -> None:
+    server = Settings(models=({"name": "tiny", "source": "org/tiny", "options": {"group": "g", "max_model_len": 64}},))
+    (model,) = asked_models(server, elsewhere=True)
+    assert settings_of(model, server, in_file=True, elsewhere=True).group == "g"
+    with pytest.raises(ConfigurationError, match="'group' is no option"):
+        asked_models(server)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"options": {"max_num_seqs": 3}}, "'max_num_seqs' is no option"),
+        ({"max_replicas": 2}, "starts no engines"),
+        ({"min_replicas": 0, "idle_seconds": 5}, "starts no engines"),
+    ],
+)
+def test_what_engines_are_told_a_gateway_does_not_take(more: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        asked_models(Settings(models=({"name": "x", "source": "y", **more},)), elsewhere=True)
+
+
+def test_the_group_of_the_default_model_is_not_inherited() -> None:
+    server = Settings(group="fleet", models=({"name": "x", "source": "y"},))
+    (model,) = asked_models(server, elsewhere=True)
+    assert settings_of(model, server, in_file=True, elsewhere=True).group is None
+
+
 def test_on_the_command_line_it_is_json() -> None:
     given = {"models": ['{"name": "tiny", "source": "org/tiny"}']}
     assert [model.name for model in asked_models(configure(given, {}).settings)] == ["tiny"]

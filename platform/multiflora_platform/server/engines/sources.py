@@ -5,26 +5,18 @@ Owns how both are waited for and ended; knows no HTTP.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
-from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_engine.protocol.messages import Ready
-from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.base_models.group_making import make_far_fleet, make_fleet
 from multiflora_platform.base_models.opening import ServedBase
 from multiflora_platform.fleet.fleet import Fleet
-from multiflora_platform.fleet.hosts.artifact_files import ArtifactFiles
-from multiflora_platform.fleet.hosts.far_engine import FarEngine, FarReplica, address_of
-from multiflora_platform.fleet.hosts.following import FollowedFleet
-from multiflora_platform.fleet.hosts.line_keys import line_keys
-from multiflora_platform.fleet.hosts.replica_table import Listing
+from multiflora_platform.fleet.hosts.far_fleet import FarFleet, FarLines
 from multiflora_platform.fleet.processes import start_all, stop_all, wait_all_ready
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.settings import ConfigurationError, Settings
-from multiflora_platform.storage.database import Database
 
 
 class Engines(Protocol):
@@ -70,29 +62,15 @@ class OwnEngines:
 class FarEngines:
     """Engines of other hosts: they come and go, and a gateway waits for the next."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        opened: ServedBase,
-        metrics: Metrics,
-        database: Database,
-        keys: KeyStore,
-        artifacts: ArtifactStore,
-    ) -> None:
+    def __init__(self, settings: Settings, opened: ServedBase, metrics: Metrics, lines: FarLines) -> None:
         self.fleet = make_far_fleet(settings, opened, metrics)
-        engine_keys, self._gateway_keys = line_keys(keys.secret.derive)
-        self._artifacts = ArtifactFiles(artifacts)
-        self._base_digest = opened.base.digest
-        group = settings.group or opened.served.name
-        self._followed = FollowedFleet(self.fleet, database, group, engine_keys.public, self._reach)
-        # Of engines that tell what they have cached.
-        self._catching_up: set[asyncio.Task[None]] = set()
+        self._engines = FarFleet(self.fleet, settings.group or opened.served.name, opened.base.digest, lines)
 
     async def start(self) -> None:
-        await self._followed.start()
+        await self._engines.start()
 
     async def wait_ready(self) -> Ready:
-        await self._followed.wait_ready()
+        await self._engines.wait_ready()
         ready = self.fleet.ready
         assert ready is not None, "one was ready, and nothing has been waited for since"
         return ready
@@ -101,16 +79,4 @@ class FarEngines:
         """Others may come."""
 
     async def stop(self) -> None:
-        await self._followed.close()
-        await asyncio.gather(*self._catching_up, return_exceptions=True)
-
-    def _reach(self, listing: Listing) -> FarReplica:
-        def on_ready() -> None:
-            task = asyncio.create_task(self.fleet.catch_up(replica))
-            self._catching_up.add(task)
-            task.add_done_callback(self._catching_up.discard)
-
-        engine = FarEngine(address_of(listing, self._gateway_keys), self._base_digest, on_ready)
-        engine.client.artifact_part = self._artifacts.part
-        replica = FarReplica(listing, engine)
-        return replica
+        await self._engines.close()
