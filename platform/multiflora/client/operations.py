@@ -33,27 +33,12 @@ from multiflora_platform.evals.schemas import (
     EvalSetPatch,
 )
 from multiflora_platform.insight.bodies import AuditQuestion, CacheQuestion, CapacityQuestion, NewProfile, WarmPrompt
-from multiflora_platform.insight.views import (
-    ActivityAnswer,
-    AlertPage,
-    CacheAnswer,
-    CacheEventPage,
-    CacheExplanation,
-    CacheText,
-    CacheTrace,
-    CapacityAnswer,
-    DoctorPage,
-    DriftPage,
-    MissPage,
-    ProfilePage,
-    RequestPage,
-    RequestView,
-    ReuseAudit,
-    SeriesAnswer,
-    SettingPage,
-    SlotsAnswer,
-    WarmAnswer,
-)
+from multiflora_platform.insight.views.activity import ActivityAnswer, AlertPage, SeriesAnswer
+from multiflora_platform.insight.views.cache import CacheAnswer, CacheEventPage, CacheText, CacheTrace, WarmAnswer
+from multiflora_platform.insight.views.misses import CacheExplanation, DriftPage, MissPage, ReuseAudit
+from multiflora_platform.insight.views.requests import RequestPage, RequestView
+from multiflora_platform.insight.views.server import DoctorPage, ProfilePage, SettingPage
+from multiflora_platform.insight.views.slots import CapacityAnswer, SlotsAnswer
 from multiflora_platform.observability.profiles import Profile
 from multiflora_platform.registry.schemas.answers import (
     Adapter,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_engine.protocol.messages import Ready
-from multiflora_platform.insight.views import CapacityAnswer
+from multiflora_platform.insight.views.slots import CapacityAnswer
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

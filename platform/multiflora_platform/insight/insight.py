@@ -36,7 +36,8 @@ from multiflora_platform.insight.mirrors.cache_feeds import CacheFeeds
 from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
 from multiflora_platform.insight.savings import Savings
 from multiflora_platform.insight.series import Series
-from multiflora_platform.insight.views import Alert, DriftItem, Point
+from multiflora_platform.insight.views.activity import Alert, Point
+from multiflora_platform.insight.views.misses import DriftItem
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.profiles import Profiles
 from multiflora_platform.settings import Settings

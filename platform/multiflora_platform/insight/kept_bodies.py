@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_platform.insight.views import KeptBody
+from multiflora_platform.insight.views.requests import KeptBody
 from multiflora_platform.observability.observers import NewTokens, Observer
 
 MOST_BYTES = 64 << 20

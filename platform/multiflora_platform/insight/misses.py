@@ -3,7 +3,8 @@ and, of what an earlier life of it had, those of EarlierLives."""
 
 from __future__ import annotations
 
-from multiflora_platform.insight.views import Miss, RequestView
+from multiflora_platform.insight.views.misses import Miss
+from multiflora_platform.insight.views.requests import RequestView
 
 _WORDS = {
     "first_seen": "No earlier prompt begins like this one.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from multiflora_platform.engine import Placement
 from multiflora_platform.insight.earlier_lives import SeenBefore
-from multiflora_platform.insight.views import RequestView, Stage
+from multiflora_platform.insight.views.requests import RequestView, Stage
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.web.openai_errors import ApiError
 

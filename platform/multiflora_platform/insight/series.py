@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from multiflora_platform.insight.views import BaseGauges, Point, SeriesAnswer
+from multiflora_platform.insight.views.activity import BaseGauges, Point, SeriesAnswer
 
 SECONDS, MINUTES = 900, 1440
 _MINUTE = 60

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.usage import AdapterRequests
 from multiflora_platform.insight.adapter_activity import SPEED_SECONDS, RecentUse
-from multiflora_platform.insight.views import ActivityAnswer, AdapterUse
+from multiflora_platform.insight.views.activity import ActivityAnswer, AdapterUse
 from multiflora_platform.services import Services
 from multiflora_platform.web.resources import answers, compressed
 

@@ -14,7 +14,7 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.insight.mirrors.cache_events import shown
 from multiflora_platform.insight.mirrors.cache_feed import CacheFeed, Events
-from multiflora_platform.insight.views import CacheEventPage
+from multiflora_platform.insight.views.cache import CacheEventPage
 from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.registry.routes.access import OneReplica

@@ -22,15 +22,8 @@ from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.groups import Group
 from multiflora_platform.insight.bodies import AuditQuestion, WarmPrompt
 from multiflora_platform.insight.misses import miss_of
-from multiflora_platform.insight.views import (
-    CacheAnswer,
-    CacheRun,
-    CacheText,
-    CacheTrace,
-    MissPage,
-    ReuseAudit,
-    WarmAnswer,
-)
+from multiflora_platform.insight.views.cache import CacheAnswer, CacheRun, CacheText, CacheTrace, WarmAnswer
+from multiflora_platform.insight.views.misses import MissPage, ReuseAudit
 from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import NotCached

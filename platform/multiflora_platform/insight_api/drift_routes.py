@@ -12,7 +12,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.groups import ServedModel
-from multiflora_platform.insight.views import DriftItem, DriftPage
+from multiflora_platform.insight.views.misses import DriftItem, DriftPage
 from multiflora_platform.services import Services
 from multiflora_platform.web.resources import answers, rendered
 

@@ -13,7 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.inquiry import UnknownRequest, explain_prompt
 from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.insight.bodies import CacheQuestion
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.insight_api.tenant_limits import within_limits

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.insight.bodies import NewProfile
-from multiflora_platform.insight.views import ProfilePage
+from multiflora_platform.insight.views.server import ProfilePage
 from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.insight_api.errors import ProfileNotFound, ProfileNotReady, ProfileRunning
 from multiflora_platform.observability.profiles import AlreadyProfiling, Profile, Profiles

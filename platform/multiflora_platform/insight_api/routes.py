@@ -16,21 +16,10 @@ from multiflora_platform.engine import ReplicaHandle
 from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
 from multiflora_platform.insight.series import MINUTES, SECONDS
-from multiflora_platform.insight.views import (
-    AlertPage,
-    CapacityAnswer,
-    DoctorPage,
-    DoctorRow,
-    ReplicaSlots,
-    RequestPage,
-    RequestView,
-    SeriesAnswer,
-    SettingPage,
-    SettingView,
-    SlotMoment,
-    SlotResident,
-    SlotsAnswer,
-)
+from multiflora_platform.insight.views.activity import AlertPage, SeriesAnswer
+from multiflora_platform.insight.views.requests import RequestPage, RequestView
+from multiflora_platform.insight.views.server import DoctorPage, DoctorRow, SettingPage, SettingView
+from multiflora_platform.insight.views.slots import CapacityAnswer, ReplicaSlots, SlotMoment, SlotResident, SlotsAnswer
 from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import RequestForgotten

@@ -26,7 +26,7 @@ from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.bodies import AuditQuestion
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts
-from multiflora_platform.insight.views import AuditedPrompt, ReuseAudit
+from multiflora_platform.insight.views.misses import AuditedPrompt, ReuseAudit
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.text.common_beginning import num_alike
 

@@ -10,7 +10,7 @@ from multiflora_platform.gateway.explaining.inquiry import explain_started
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.groups import Group
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.services import Services
 
 

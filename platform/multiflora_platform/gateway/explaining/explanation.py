@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiflora_platform.gateway.explaining.conversation import Conversation
 from multiflora_platform.gateway.explaining.question import Question
 from multiflora_platform.insight.changing_values import kind_of_value
-from multiflora_platform.insight.views import CacheExplanation, FirstDifference
+from multiflora_platform.insight.views.misses import CacheExplanation, FirstDifference
 from multiflora_platform.messages.harmony import CHANNEL
 from multiflora_platform.text.common_beginning import num_alike
 

@@ -26,7 +26,7 @@ from multiflora_platform.groups import Group
 from multiflora_platform.insight.bodies import CacheQuestion
 from multiflora_platform.insight.kept_prompts import KeptPrompt, Outline, outline_of
 from multiflora_platform.insight.request_log import PromptFacts
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.services import Services
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid, unavailable

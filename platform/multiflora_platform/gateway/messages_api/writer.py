@@ -10,7 +10,7 @@ from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.usage import usage
 from multiflora_platform.gateway.messages_api.content import MessageContent
 from multiflora_platform.gateway.schemas.answers import encode
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.text.assembler import TextDelta
 from multiflora_platform.text.best_answers import Answer

@@ -16,7 +16,7 @@ from multiflora_platform.gateway.responses_api.items import OutputItems
 from multiflora_platform.gateway.responses_api.response import ResponseObject
 from multiflora_platform.gateway.schemas.answers import ChatTokenLogprob, encode
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.pieces import Content, Piece
 from multiflora_platform.text.best_answers import Answer

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 
 encode = msgspec.json.Encoder().encode
 

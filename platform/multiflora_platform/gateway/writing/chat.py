@@ -29,7 +29,7 @@ from multiflora_platform.gateway.schemas.answers import (
 )
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.groups import ServedModel
-from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.messages.message import Message, MessageFormat, MessageReader
 from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
 from multiflora_platform.text.assembler import TextDelta

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from multiflora_platform.insight.alerts.findings import Finding
-from multiflora_platform.insight.views import Alert
+from multiflora_platform.insight.views.activity import Alert
 
 
 class AlertChange(NamedTuple):

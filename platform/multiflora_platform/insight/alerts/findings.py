@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from multiflora_platform.engine import ReplicaHandle
-from multiflora_platform.insight.views import DriftItem, Point
+from multiflora_platform.insight.views.activity import Point
+from multiflora_platform.insight.views.misses import DriftItem
 from multiflora_platform.settings import Settings
 
 _ERROR_SECONDS, _THRASHING_SECONDS = 60, 30

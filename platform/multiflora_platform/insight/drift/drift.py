@@ -17,7 +17,7 @@ from multiflora_platform.insight.drift.advice import advice
 from multiflora_platform.insight.drift.kinds import Decode, Difference, difference
 from multiflora_platform.insight.drift.parting import LEAST_TOKENS, num_shared
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts
-from multiflora_platform.insight.views import DriftItem
+from multiflora_platform.insight.views.misses import DriftItem
 from multiflora_platform.observability.observers import Observer, PromptStart
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_platform.insight.mirrors.cache_feed import CacheFeed, NumberedChange
-from multiflora_platform.insight.views import CacheEvent
+from multiflora_platform.insight.views.cache import CacheEvent
 
 Owners = Callable[[], Mapping[str, str | None]]
 """The tenants' names, by how the engine knows them."""

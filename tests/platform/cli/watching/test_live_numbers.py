@@ -10,7 +10,8 @@ from tests.platform.cli.watching.live_answers import ALERTS, MODELS, NOW, REPLIC
 
 from multiflora_platform.base_models.model_schemas import LoadedModel
 from multiflora_platform.cli.watching.live_numbers import AdapterLoad, Answers, Numbers, numbers_of, sorted_by
-from multiflora_platform.insight.views import Alert, Point, RequestView
+from multiflora_platform.insight.views.activity import Alert, Point
+from multiflora_platform.insight.views.requests import RequestView
 from multiflora_platform.registry.schemas.answers import Replica
 
 

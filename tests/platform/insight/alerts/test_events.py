@@ -10,7 +10,7 @@ from tests.platform.webhooks.conftest import Receiver
 
 from multiflora_platform.insight.alerts.alerts import AlertChange
 from multiflora_platform.insight.alerts.events import AlertEvents
-from multiflora_platform.insight.views import Alert
+from multiflora_platform.insight.views.activity import Alert
 from multiflora_platform.web.problems import Unavailable
 
 SLOW = Alert("slow", "warning", "Slow", "It is slow.", "Wait.", 100.0, "/ui/")

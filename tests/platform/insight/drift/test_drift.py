@@ -19,7 +19,7 @@ from multiflora_platform.insight.drift import drift as drift_module
 from multiflora_platform.insight.drift.drift import Drift, PromptPlace, PromptReader
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, Outline
 from multiflora_platform.insight.request_log import PromptFacts
-from multiflora_platform.insight.views import DriftItem
+from multiflora_platform.insight.views.misses import DriftItem
 from multiflora_platform.observability.observers import PromptStart
 
 GUIDE = "You answer questions of customers, in two sentences, and you never guess. Ask for the order's number first. "
