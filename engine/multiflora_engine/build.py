@@ -247,7 +247,7 @@ def assemble_engine(
         residency,
         base.digest,
         grammars=grammars,
-        may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
+        runs_ahead=runner.runs_ahead,
         drafts=_prompt_lookup(config, sampler, runner.runs_ahead),
         tiers=offloading,
     )
@@ -321,7 +321,7 @@ def _prompt_lookup(config: EngineConfig, sampler: Sampler, runs_ahead: bool) -> 
         prompt_lookup_min=config.prompt_lookup_min,
         disable_by_batch_size=config.speculative_disable_by_batch_size,
     )
-    return PromptLookup(wanted, lambda sequence: not sampler.needs_last_token(sequence))
+    return PromptLookup(wanted, lambda sequence: not sampler.needs_output(sequence))
 
 
 def _scheduler_config(

@@ -61,7 +61,7 @@ class TimedTiers(BlockTiers, Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Launched:
     """began: perf_counter seconds."""
 
@@ -123,9 +123,8 @@ class Engine:
         """
         began = time.perf_counter()
         self._residency.poll()
-        deltas = self._collect(keep=0) if self._in_flight and not self._scheduler.runs_ahead else []
         batch = self._scheduler.schedule()
-        deltas += batch.failures
+        deltas = list(batch.failures)
         self._is_stalled = not batch.entries and not self._in_flight
         if self._is_stalled:
             return deltas
@@ -164,7 +163,8 @@ class Engine:
             self._tiers.step_ends()
 
     def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
-        """Launches the batch, then takes in the one before it: the device computes while the host does so."""
+        """Launches the batch, then takes in the one before it: the device computes while the host does so. Rows whose
+        choice depends on what that one sampled have it by then, and the device is still at this batch."""
         began = time.perf_counter()
         try:
             step = self._runner.launch(batch) if batch.entries else None
@@ -177,8 +177,22 @@ class Engine:
             raise
         if step is None:
             return self._collect(keep=0)
-        self._in_flight.append(_Launched(batch, step, began))
-        return self._collect(keep=1)
+        launched = _Launched(batch, step, began)
+        self._in_flight.append(launched)
+        return self._collect(keep=1) + self._choose(launched)
+
+    def _choose(self, launched: _Launched) -> list[TokenDelta]:
+        """Also of a batch that was withdrawn meanwhile: other ranks wait for its tokens."""
+        try:
+            launched.step.choose()
+        except DeviceLost:
+            raise
+        except Exception:
+            if launched not in self._in_flight:
+                return []
+            self._in_flight.remove(launched)
+            return self._run_live(launched.batch.entries)
+        return []
 
     def _collect(self, keep: int) -> list[TokenDelta]:
         """Takes in the oldest batches until `keep` are in flight, or none if no live sequence is in the rest."""

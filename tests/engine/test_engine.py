@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -155,19 +156,29 @@ class FakeAdapters:
 
 
 class FakeStep:
-    """A step whose outputs, or failure, wait on the device."""
+    """A step whose outputs, or failure, wait on the device, once it has been told what it needs for them."""
 
-    def __init__(self, result: list[StepOutput] | Exception) -> None:
-        self._result = result
+    def __init__(self, outputs: Callable[[], list[StepOutput]], failure: Exception | None = None) -> None:
+        self._outputs = outputs
+        self._failure = failure
+        self._result: list[StepOutput] | Exception | None = None
+
+    def choose(self) -> None:
+        if self._result is None:
+            outputs = self._outputs()
+            self._result = self._failure or outputs
 
     def collect(self) -> list[StepOutput]:
         if isinstance(self._result, Exception):
             raise self._result
+        assert self._result is not None, "its tokens were chosen"
         return self._result
 
 
 class FakeDevice:
     """A ModelRunner that checks all it is given. `during` runs after the writes, as late as an abort can come.
+
+    A presence penalty stands for all that needs the output so far on the host before a token is chosen.
 
     poisonous: requests whose presence makes a step fail, after half of the KV was written, or (fails_late) when it is
     collected. runs_ahead: the device remembers the tokens that it samples, and goes on with those the host lacks.
@@ -189,14 +200,29 @@ class FakeDevice:
     def launch(self, batch: ScheduledBatch) -> FakeStep:
         """Remembers a violation, because the engine answers any exception of a runner by failing the requests."""
         try:
-            outputs = self._execute(batch)
+            self._execute(batch)
             late = self.fails_late and any(entry.sequence.request_id in self.poisonous for entry in batch.entries)
-            return FakeStep(RuntimeError("secret path /srv/models") if late else outputs)
+            step = FakeStep(partial(self._outputs, batch), RuntimeError("secret path /srv/models") if late else None)
+            if not any(map(self._lacks, batch.entries)):
+                step.choose()
+            if self.during:
+                self.during()
+            return step
         except AssertionError as violation:
             self.violation = violation
             raise
 
-    def _execute(self, batch: ScheduledBatch) -> list[StepOutput]:
+    def _lacks(self, entry: Scheduled) -> bool:
+        return bool(entry.sequence.params.presence_penalty) and entry.start == entry.sequence.num_tokens
+
+    def _outputs(self, batch: ScheduledBatch) -> list[StepOutput]:
+        live = [entry for entry in batch.entries if entry.is_live]
+        if any(map(self._lacks, live)):
+            self.violation = AssertionError("tokens are chosen before the host knows those before")
+        ended = StepOutput([SampledToken(0)])
+        return [self._output(entry) if entry.is_live else ended for entry in batch.entries]
+
+    def _execute(self, batch: ScheduledBatch) -> None:
         assert len({id(entry.sequence) for entry in batch.entries}) == len(batch.entries)
         self.computed_tokens += batch.num_tokens
         self.largest_batch = max(self.largest_batch, batch.num_tokens)
@@ -210,10 +236,6 @@ class FakeDevice:
                 self.kv[self._slot(entry.sequence, position)] = context[position]
         for entry, context in zip(batch.entries, contexts, strict=True):
             self._verify(entry.sequence, context, len(context))
-        outputs = [self._output(entry) for entry in batch.entries]
-        if self.during:
-            self.during()
-        return outputs
 
     def _slot(self, sequence: Sequence, position: int) -> int:
         return sequence.block_table[position // self.block_size] * self.block_size + position % self.block_size
@@ -345,7 +367,7 @@ class Machine:
             self.adapters,
             "base",
             self.clock,
-            lambda sequence: self.device.runs_ahead and not sequence.params.presence_penalty,
+            runs_ahead,
             drafts=self.drafts,
             tiers=self.tiers,
         )
@@ -637,13 +659,31 @@ def test_what_was_drafted_wrongly_is_found_in_no_cache() -> None:
     assert machine.output(again) == machine.alone(again)
 
 
-def test_what_needs_its_last_token_is_not_run_ahead() -> None:
+def test_what_needs_its_last_token_is_computed_ahead_and_chosen_once_that_is_known() -> None:
     machine = Machine(num_blocks=64, runs_ahead=True)
     ids = [machine.add([1, 2, 3], ignore_eos=True, presence_penalty=0.5), machine.add([4, 5, 6], ignore_eos=True)]
     machine.run()
-    assert machine.device.steps_ahead == 0
-    assert machine.num_steps == 9, "one after the other, and none of them idle"
+    assert machine.device.steps_ahead == 2 * 7, "each decode was given its token before the host knew it"
+    assert machine.num_steps == 9, "one after the other, and one for the last outputs"
     assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+
+
+def test_a_choice_that_fails_fails_the_one_request_that_is_to_blame() -> None:
+    machine = Machine(num_blocks=64, runs_ahead=True)
+    bad, good = (machine.add([tag, 2, 3], ignore_eos=True, presence_penalty=0.5) for tag in (1, 4))
+    output, device = machine.device._output, machine.device
+
+    def choose(entry: Scheduled) -> StepOutput:
+        if entry.sequence.request_id == bad and entry.num_output_tokens == 3:
+            raise RuntimeError("secret path /srv/models")
+        return output(entry)
+
+    device._output = choose  # type: ignore[method-assign]
+    machine.run()
+    assert len(machine.failures(bad)) == 1
+    assert machine.output(bad) == machine.alone(bad)[:3]
+    assert machine.output(good) == machine.alone(good)
+    machine.check_idle()
 
 
 def test_one_sequence_may_end_before_its_siblings() -> None:
@@ -696,7 +736,13 @@ def test_distant_deadlines_of_ended_requests_do_not_pile_up() -> None:
 def test_a_runner_that_breaks_its_contract_fails_the_batch(outputs: list[StepOutput]) -> None:
     machine = Machine()
     request_id = machine.add([1, 2, 3])
-    machine.device.launch = lambda batch: FakeStep(outputs)  # type: ignore[method-assign]
+
+    def launch(batch: ScheduledBatch) -> FakeStep:
+        step = FakeStep(lambda: outputs)
+        step.choose()
+        return step
+
+    machine.device.launch = launch  # type: ignore[method-assign]
     machine.step()
     assert machine.last(request_id).finish_reason == "error"
     machine.check_idle()
@@ -936,7 +982,8 @@ class EngineMachine(RuleBasedStateMachine):
     def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool, tiers: bool, most: int) -> None:
         """most: tokens of a chunk; where they are few, several prefills share a step, and sequences do not wait for
         each other's blocks."""
-        self.machine.device.runs_ahead, self.machine.device.fails_late = runs_ahead, fails_late
+        self.machine.device.runs_ahead = self.machine.scheduler.runs_ahead = runs_ahead
+        self.machine.device.fails_late = fails_late
         self.machine.drafts.is_on = drafts
         self.machine.tiers.is_on = tiers
         scheduler = self.machine.scheduler

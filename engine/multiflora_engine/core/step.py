@@ -120,8 +120,14 @@ class StepOutput:
 class RunningStep(Protocol):
     """A batch that the device has been given."""
 
+    def choose(self) -> None:
+        """Gives the device the choice of tokens, if that had to wait: the batch before has been committed. Raises
+        DeviceLost."""
+        ...
+
     def collect(self) -> list[StepOutput]:
-        """One output per entry, in the entries' order; waits until the device is done. Raises DeviceLost."""
+        """One output per entry, in the entries' order; waits until the device is done. `choose` comes first where the
+        batch was launched before the one before it was committed. Raises DeviceLost."""
         ...
 
 
@@ -129,7 +135,9 @@ class ModelRunner(Protocol):
     """The device side as the engine sees it.
 
     runs_ahead: whether `launch` returns before the device is done, so that it pays to give it the next batch before the
-    outputs of this one are collected. The device executes batches in the order in which they are launched.
+    outputs of this one are collected. The device executes batches in the order in which they are launched. What of a
+    batch depends on tokens that the host must know first (a grammar's mask) waits for `RunningStep.choose`, while the
+    device computes the batch already.
     """
 
     @property

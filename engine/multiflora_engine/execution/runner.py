@@ -5,8 +5,11 @@ Knows nothing of queues or text.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, zip_longest
 from typing import Protocol
 
@@ -22,31 +25,38 @@ from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_engine.sampling.sampler import PromptLogprobs, SampledStep, Sampler
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PendingStep:
     """A batch on the device (the engine's RunningStep). Filled by the device runner.
 
-    Everything is on its way to the host: `collect` waits for nothing that the device was given since.
+    Everything is on its way to the host once tokens are chosen: `collect` waits for nothing that the device was given
+    since.
     """
 
     plan: StepPlan
-    samples: SampledStep | None
-    """Tokens of the plan's sampling entries; None when there are none."""
     prompts: list[PromptLogprobs]
     """One for each prompt slice of the plan."""
     pooled: list[Readback]
     """One vector for each sequence of the plan that pools."""
+    sample: Callable[[], SampledStep] | None
+    """Gives the device the choice of tokens; None once that is done, or where no entry samples."""
+    samples: SampledStep | None = None
+    """Tokens of the plan's sampling entries; None when there are none."""
+
+    def choose(self) -> None:
+        if self.sample is not None:
+            with _loss_of_device():
+                self.samples, self.sample = self.sample(), None
 
     def collect(self) -> list[StepOutput]:
+        assert self.sample is None, "the engine commits the batch before, and then has this one's tokens chosen"
         plan = self.plan
         prompts: dict[int, list[PositionLogprobs]] = {place: [] for place in plan.scored_places}
-        try:
+        with _loss_of_device():
             tokens = self.samples.collect() if self.samples is not None else []
             for place, part in zip(plan.prompt_places, self.prompts, strict=True):
                 prompts[place] += part.collect()
             vectors = [vector.wait()[0].numpy() for vector in self.pooled]
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
         rows = iter(tokens)
         sampled = {
             place: verified(list(islice(rows, entry.num_rows)), entry.drafts)
@@ -54,6 +64,14 @@ class PendingStep:
         }
         pooled = dict(zip(plan.pooled_places, vectors, strict=True))
         return [StepOutput(sampled.get(i, []), prompts.get(i), pooled.get(i)) for i in range(plan.num_entries)]
+
+
+@contextmanager
+def _loss_of_device() -> Iterator[None]:
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
 
 
 def verified(tokens: list[SampledToken], drafts: Items[int]) -> list[SampledToken]:
@@ -96,22 +114,27 @@ class DeviceRunner:
     def launch(self, batch: ScheduledBatch) -> PendingStep:
         """Writes the KV of all scheduled tokens and samples. Raises DeviceLost."""
         plan = self._planner.plan(batch.entries)
-        sequences = [entry.sequence for entry in plan.sampling]
-        # Grammars' masks are computed beside the forward pass and wanted behind it.
-        self._sampler.prepare(sequences)
-        try:
+        waits = self.runs_ahead and any(
+            self._sampler.waits(entry.sequence, entry.num_output_tokens) for entry in plan.sampling
+        )
+        if not waits:
+            # Grammars' masks are computed beside the forward pass and wanted behind it.
+            self._sampler.prepare([entry.sequence for entry in plan.sampling])
+        with _loss_of_device():
             results = self.executor.execute(plan.arrays)
-            samples: SampledStep | None = None
-            if results.logits is not None:
-                rows = [(entry, row) for entry in plan.sampling for row in range(entry.num_rows)]
-                samples = self._sampler.launch(
-                    results.logits,
-                    [entry.sequence for entry, _ in rows],
-                    [entry.num_output_tokens + row for entry, row in rows],
-                )
-                if self.runs_ahead:
-                    self.executor.feedback.keep(samples.tokens)
-                    self._planner.keep(plan)
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
-        return PendingStep(plan, samples, results.prompts, results.pooled)
+        sample = None if results.logits is None else partial(self._sample, plan, results.logits)
+        step = PendingStep(plan, results.prompts, results.pooled, sample)
+        if not waits:
+            step.choose()
+        return step
+
+    @torch.inference_mode()
+    def _sample(self, plan: StepPlan, logits: torch.Tensor) -> SampledStep:
+        rows = [(entry, row) for entry in plan.sampling for row in range(entry.num_rows)]
+        samples = self._sampler.launch(
+            logits, [entry.sequence for entry, _ in rows], [entry.num_output_tokens + row for entry, row in rows]
+        )
+        if self.runs_ahead:
+            self.executor.feedback.keep(samples.tokens)
+            self._planner.keep(plan)
+        return samples

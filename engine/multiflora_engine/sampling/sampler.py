@@ -123,10 +123,14 @@ class Sampler:
         self._staging: Staging | None = None
         self._sampling: WeakKeyDictionary[Sequence, SequenceSampling] = WeakKeyDictionary()
 
-    def needs_last_token(self, sequence: Sequence) -> bool:
+    def needs_output(self, sequence: Sequence) -> bool:
         """Whether the host must know all of the output so far to choose the next token."""
-        known = self._sampling.get(sequence) or self._new_sampling(sequence)
-        return known.has_grammar or known.seen is not None or any(len(word) > 1 for word in known.bad_words)
+        return (self._sampling.get(sequence) or self._new_sampling(sequence)).needs_output
+
+    def waits(self, sequence: Sequence, length: int) -> bool:
+        """Whether the token that the output of `length` tokens goes on with cannot be chosen yet: the host must know
+        the ones before first."""
+        return length > len(sequence.output_token_ids) and self.needs_output(sequence)
 
     def prepare(self, sequences: Rows[Sequence]) -> None:
         """Before the forward pass that these will be sampled after: what needs no logits begins beside it."""
@@ -137,7 +141,7 @@ class Sampler:
         """One token per row of logits [L, V] (see `Decoder.logits`), which stay as they are.
 
         Row l belongs to sequences[l], whose output has lengths[l] tokens (the host may not know the last one, unless
-        `needs_last_token`).
+        `needs_output`).
 
         The draw of a row depends on its seed, its index within the request and its output length alone, so that a
         preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone. The host

@@ -48,11 +48,14 @@ class SequenceSampling:
     """Whether some tokens are excluded by a bitmask."""
     is_edited: bool = field(init=False)
     """Whether logits change before the choice; rows that are not edited are never copied."""
+    needs_output: bool = field(init=False)
+    """Whether the choice depends on tokens of the output that the host must know."""
 
     def __post_init__(self) -> None:
         self.is_masked = self.has_grammar or self.allowed is not None
         biased = self.stops or self.bad_words or self.params.logit_bias
         self.is_edited = bool(self.is_masked or biased or self.seen is not None)
+        self.needs_output = self.has_grammar or self.seen is not None or any(len(word) > 1 for word in self.bad_words)
 
 
 class Row(NamedTuple):

@@ -9,10 +9,10 @@ of their adapters, and arrival, until the token budget is spent. A sequence gets
 starts, so that only decoding can run out of blocks; then the last in order is preempted: it loses its blocks (published
 ones stay cached) and starts over. So does one of a flood that has all seats, for an adapter that has none.
 
-`schedule` may be called again before the previous batch is committed. Sequences of that batch that may run ahead then
-go on with a token that only the device knows yet; the others are left out. Tokens computed behind a sequence's end are
-dropped at its commit. Blocks that are freed meanwhile may be given away; that is sound on a device that executes steps
-in order.
+`schedule` may be called again before the previous batch is committed. On a device that runs ahead, sequences of that
+batch then go on with a token that only the device knows yet; elsewhere they are left out. Tokens computed behind a
+sequence's end are dropped at its commit. Blocks that are freed meanwhile may be given away; that is sound on a device
+that executes steps in order.
 """
 
 from __future__ import annotations
@@ -89,10 +89,6 @@ class _Counts:
     sequence_preemptions: Histogram = field(default_factory=lambda: Histogram(PREEMPTIONS))
 
 
-def _never(sequence: Sequence) -> bool:
-    return False
-
-
 def _telling(index: CacheIndex, tiers: BlockTiers | None) -> Callable[[int, bytes], None]:
     """What is to be done before a block is given away."""
     if tiers is None:
@@ -108,7 +104,7 @@ def _telling(index: CacheIndex, tiers: BlockTiers | None) -> Callable[[int, byte
 class Scheduler:
     """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines.
 
-    may_run_ahead: whether a sequence's next token can be chosen by a device that alone knows the one before.
+    runs_ahead: whether the device chooses a sequence's next token where it alone knows the one before.
     grammars: None refuses requests that have one. drafts: None where nothing is speculated. tiers: None where no
     copies of blocks are kept.
     """
@@ -119,14 +115,14 @@ class Scheduler:
         adapters: AdapterSource,
         base_digest: str,
         clock: Callable[[], float] = time.time,
-        may_run_ahead: Callable[[Sequence], bool] = _never,
+        runs_ahead: bool = False,
         grammars: GrammarSource | None = None,
         drafts: DraftSource | None = None,
         tiers: BlockTiers | None = None,
     ) -> None:
         self.config = config
         self._drafts = drafts
-        self._may_run_ahead = may_run_ahead
+        self.runs_ahead = runs_ahead
         index = CacheIndex(config.num_blocks, config.block_size, clock)
         self.pool = BlockPool(config.num_blocks, on_evict=_telling(index, tiers))
         self._budget = BlockBudget(self.pool, config)
@@ -151,11 +147,6 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self._requests) or (self._loads is not None and self._loads.is_busy)
-
-    @property
-    def runs_ahead(self) -> bool:
-        """Whether it pays to schedule before the batch in flight is committed: all that run may run ahead."""
-        return all(map(self._may_run_ahead, self._running))
 
     def add(self, request: GenerateRequest) -> None:
         """Queues the request's sequences. Raises QueueFull, RequestTooLong, or ValueError for an id that is in use."""
@@ -374,7 +365,7 @@ class Scheduler:
 
     def _goes_on(self, sequence: Sequence) -> bool:
         """Whether a sequence in flight can be given its next tokens now: certainly wanted, and nothing to wait for."""
-        if not self._may_run_ahead(sequence):
+        if not self.runs_ahead:
             return False
         pending, length = sequence.num_pending_tokens, sequence.num_tokens
         max_tokens = sequence.params.max_tokens

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,6 +20,8 @@ from transformers import LlamaConfig
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.core.sequence import Sequence, make_sequences
+from multiflora_engine.execution.executor import StepResults
+from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling import grammar_masks
@@ -27,6 +31,7 @@ from multiflora_engine.sampling.sampler import Sampler
 from multiflora_kernels.sampling.ops import apply_bitmask_
 
 VOCAB, EOS = 300, 256
+OPTIONS = {"kv_cache_memory": 2 << 20, "max_num_seqs": 8}
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 6}, "count": {"type": "integer", "maximum": 999}},
@@ -59,7 +64,7 @@ def ids(text: str) -> list[int]:
 def built(tiny_config: Any, save_model: Any, start_engine: Any) -> BuiltEngine:
     _, folder = save_model(tiny_config(LlamaConfig, vocab_size=VOCAB, eos_token_id=EOS))
     TOKENIZER.save(str(folder / "tokenizer.json"))
-    engine: BuiltEngine = start_engine(folder, kv_cache_memory=2 << 20, max_num_seqs=8)
+    engine: BuiltEngine = start_engine(folder, **OPTIONS)
     return engine
 
 
@@ -121,6 +126,51 @@ def test_neighbours_without_a_grammar_say_what_they_say_alone(built: BuiltEngine
     mixed = run(built, *free, request("a"), request("b", DIGITS))
     assert {key: tokens(deltas) for key, deltas in mixed.items() if key[0].startswith("free")} == alone
     assert text(mixed["b", 0]).isdigit()
+
+
+def test_a_device_that_runs_ahead_computes_all_rows_ahead_and_chooses_these_once_it_knows_their_output(
+    built: BuiltEngine, start_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grammars, penalties and bad words beside a plain request; also where sequences are preempted with a step in
+    flight."""
+    prompt = ids("Hello")
+    requests = [
+        request("plain", None, max_tokens=40, ignore_eos=True),
+        request("a"),
+        request("b", n=2),
+        request("penalised", None, max_tokens=40, ignore_eos=True, repetition_penalty=1.3, presence_penalty=0.5),
+        GenerateRequest(
+            id="bad",
+            prompt_token_ids=prompt,
+            params=SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True),
+            bad_word_ids=[[first, second] for first in range(0, 300, 2) for second in range(40)],
+        ),
+    ]
+    expected = {key: tokens(deltas) for key, deltas in run(built, *requests).items()}
+    monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
+    ahead = start_engine(tmp_path / "model-llama", **OPTIONS)
+    executor, known = ahead.engine._runner.executor, Counter[bool]()
+    execute: Callable[[StepArrays], StepResults] = executor.execute
+    scheduler = ahead.engine._scheduler
+
+    def counted(arrays: StepArrays) -> StepResults:
+        known[arrays.token_sources is None] += 1
+        return execute(arrays)
+
+    monkeypatch.setattr(executor, "execute", counted)
+    assert {key: tokens(deltas) for key, deltas in run(ahead, *requests).items()} == expected
+    assert known[False] > known[True], "decodes were launched before the host knew what they read"
+    steps = 0
+
+    def preempt() -> None:
+        nonlocal steps
+        steps += 1
+        if steps % 7 == 0 and scheduler._running:
+            scheduler._preempt(scheduler._running[steps % len(scheduler._running)])
+
+    again = run(ahead, *requests, each_step=preempt)
+    assert scheduler.stats().preemptions > 3
+    assert {key: tokens(deltas) for key, deltas in again.items()} == expected
 
 
 def test_preempted_sequences_go_on_with_the_same_text(built: BuiltEngine) -> None:

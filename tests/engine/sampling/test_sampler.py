@@ -261,11 +261,12 @@ def test_a_length_that_the_host_only_knows_ahead_draws_the_same_token() -> None:
     assert sampler.launch(logits, [ahead], [1]).collect() != [expected]
 
 
-def test_what_needs_the_last_token() -> None:
+def test_what_waits_for_tokens_that_the_host_does_not_know() -> None:
     sampler = _sampler()
-    assert not sampler.needs_last_token(_one(seed=3, top_k=3, min_tokens=2, logprobs=2, bad=[[4]]))
-    assert sampler.needs_last_token(_one(repetition_penalty=1.1))
-    assert sampler.needs_last_token(_one(bad=[[4, 5]]))
+    assert not sampler.waits(_one(seed=3, top_k=3, min_tokens=2, logprobs=2, bad=[[4]]), 1)
+    assert sampler.waits(_one(repetition_penalty=1.1), 1)
+    assert sampler.waits(_one(bad=[[4, 5]]), 1)
+    assert not sampler.waits(_one(7, bad=[[4, 5]]), 1), "the host knows it"
 
 
 def test_mixed_rows_have_the_tokens_that_they_have_alone() -> None:

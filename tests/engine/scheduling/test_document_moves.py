@@ -116,7 +116,7 @@ def test_blocks_that_are_read_are_given_back(harness: Harness, how: str) -> None
 @pytest.mark.parametrize("fails", [False, True])
 def test_it_is_taken_while_the_chunk_before_is_computed(harness: Harness, fails: bool) -> None:
     scheduler = harness.scheduler
-    scheduler._may_run_ahead = lambda sequence: True
+    scheduler.runs_ahead = True
     harness.add("a", PROMPT, documents=DOCUMENTS, max_tokens=1)
     first, second = scheduler.schedule(), scheduler.schedule()
     assert chunks(second) == [(26, 4, (13, 26))]
