@@ -11,21 +11,56 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "multiflora.labels" -}}
 {{ include "multiflora.selector" . }}
+{{ include "multiflora.release" . }}
+{{- end }}
+
+{{- define "multiflora.engineLabels" -}}
+{{ include "multiflora.engineSelector" . }}
+{{ include "multiflora.release" . }}
+{{- end }}
+
+{{- define "multiflora.release" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{/* "true" where more than one pod may run at a time; fails where they could not share what they must. */}}
+{{/* Of engines in pods of their own, which clients do not reach. */}}
+{{- define "multiflora.engineSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-engine
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* "true" where each pod has a data folder of its own; fails where it could not know the others' keys. */}}
+{{- define "multiflora.ownFolders" -}}
+{{- if and .Values.artifactStore.url .Values.database.existingSecret }}
+{{- if not .Values.secret.existingSecret }}
+{{- fail "Pods with data folders of their own need the secret that they share: set secret.existingSecret." }}
+{{- end -}}
+true
+{{- end }}
+{{- end }}
+
+{{/* "true" where more than one server may run at a time; fails where they could not share what they must. */}}
 {{- define "multiflora.several" -}}
-{{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled }}
+{{- if or (gt (int .Values.replicaCount) 1) (and .Values.autoscaling.enabled (not .Values.engines.enabled)) }}
 {{- if not .Values.database.existingSecret }}
 {{- fail "Several pods need PostgreSQL: set database.existingSecret, or replicaCount=1 without autoscaling." }}
 {{- end }}
-{{- if not (or .Values.persistence.existingClaim (has "ReadWriteMany" .Values.persistence.accessModes)) }}
-{{- fail "Several pods share one volume: set persistence.accessModes=[ReadWriteMany], or persistence.existingClaim to such a claim." }}
+{{- if not (or (include "multiflora.ownFolders" .) .Values.persistence.existingClaim (has "ReadWriteMany" .Values.persistence.accessModes)) }}
+{{- fail "Several pods share artifacts: set artifactStore.url, persistence.accessModes=[ReadWriteMany], or persistence.existingClaim to such a claim." }}
 {{- end -}}
 true
+{{- end }}
+{{- end }}
+
+{{/* Fails where engines in pods of their own could not be found, or not be trusted. */}}
+{{- define "multiflora.requireEngines" -}}
+{{- if not .Values.database.existingSecret }}
+{{- fail "Engines in pods of their own are found in PostgreSQL: set database.existingSecret." }}
+{{- end }}
+{{- if not .Values.secret.existingSecret }}
+{{- fail "Engines in pods of their own know gateways by a secret: set secret.existingSecret." }}
 {{- end }}
 {{- end }}
 
@@ -45,11 +80,152 @@ true
 {{- end }}
 {{- end }}
 
+{{/* What the lines between gateways and engines, and stored keys, are protected with. */}}
+{{- define "multiflora.secretVariable" -}}
+{{- if .Values.secret.existingSecret }}
+- name: MULTIFLORA_SECRET_FILE
+  value: /etc/multiflora/secret
+{{- end }}
+{{- end }}
+
+{{- define "multiflora.secretMount" -}}
+{{- if .Values.secret.existingSecret }}
+- name: secret
+  mountPath: /etc/multiflora
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "multiflora.secretVolume" -}}
+{{- with .Values.secret }}
+{{- if .existingSecret }}
+- name: secret
+  secret:
+    secretName: {{ .existingSecret }}
+    # For the pod's group.
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: secret
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "multiflora.storeVariables" -}}
+{{- with .Values.artifactStore }}
+{{- if .url }}
+- name: MULTIFLORA_ARTIFACT_STORE
+  value: {{ .url | quote }}
+{{- if .endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ .endpoint | quote }}
+{{- end }}
+{{- if .region }}
+- name: AWS_DEFAULT_REGION
+  value: {{ .region | quote }}
+{{- end }}
+{{- if .existingSecret }}
+{{- range $variable, $key := dict "AWS_ACCESS_KEY_ID" .accessKey "AWS_SECRET_ACCESS_KEY" .secretKey }}
+- name: {{ $variable }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $.Values.artifactStore.existingSecret }}
+      key: {{ $key }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Of every pod. */}}
+{{- define "multiflora.podSpec" -}}
+automountServiceAccountToken: false
+{{- with .Values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
+# Or a service of the name "multiflora" would set MULTIFLORA_PORT to what is no port.
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ add .Values.drainSeconds 30 }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  # A volume with thousands of files is not walked at each start.
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "multiflora.upgrade" -}}
+{{- if .Values.database.existingSecret }}
+initContainers:
+  # Pods that upgrade at the same time wait for each other.
+  - name: upgrade
+    image: {{ include "multiflora.image" . | quote }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    args: [db, upgrade]
+    env: {{- include "multiflora.databaseVariable" . | trim | nindent 12 }}
+    securityContext: {{- include "multiflora.containerSecurity" . | nindent 12 }}
+    volumeMounts: {{- include "multiflora.mounts" . | nindent 12 }}
+{{- end }}
+{{- end }}
+
+{{/* Of every pod with engines. */}}
+{{- define "multiflora.enginePlacement" -}}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{ include "multiflora.placement" .Values }}
+{{- end }}
+
+{{/* Given the values that have it. */}}
+{{- define "multiflora.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "multiflora.engineResources" -}}
+{{- $resources := deepCopy .Values.resources }}
+{{- if .Values.gpus }}
+{{- $resources = mergeOverwrite $resources (dict "limits" (dict "nvidia.com/gpu" (toString .Values.gpus))) }}
+{{- end }}
+{{- toYaml $resources }}
+{{- end }}
+
+{{- define "multiflora.sharedMemoryVolume" -}}
+- name: shm
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .Values.sharedMemory }}
+{{- end }}
+
 {{- define "multiflora.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end }}
+
+{{/* Of a volume for one pod, given the values that have its size. */}}
+{{- define "multiflora.ownClaim" -}}
+accessModes: [ReadWriteOnce]
+{{- with .storageClass }}
+storageClassName: {{ . }}
+{{- end }}
+resources:
+  requests:
+    storage: {{ .size }}
 {{- end }}
 
 {{- define "multiflora.mounts" -}}

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvloop
@@ -81,7 +82,7 @@ async def _host(settings: Settings, opened: ServedBase, keys: LineKeys, listing:
                 on_progress=display.update,
                 listen=Listen(settings.listen, keys.engines.secret, keys.gateways.public),
             )
-            hosted = _Hosted(supervisor, database, listing)
+            hosted = _Hosted(supervisor, database, listing, _ReadyFile(settings.data_dir, settings.listen))
             await supervisor.start()
             try:
                 await hosted.run(stopping)
@@ -98,13 +99,30 @@ async def _host(settings: Settings, opened: ServedBase, keys: LineKeys, listing:
     return ExitCode.OK
 
 
-class _Hosted:
-    """The engine and its row in the table."""
+class _ReadyFile:
+    """DATA_DIR/engine-PORT.ready is there while the engine serves, for probes of what starts it."""
 
-    def __init__(self, supervisor: EngineSupervisor, database: Database, listing: Listing) -> None:
+    def __init__(self, data_dir: Path, listen: str) -> None:
+        self._path = data_dir / f"engine-{urlsplit(listen).port}.ready"
+        self.show(False)
+
+    def show(self, is_ready: bool) -> None:
+        if is_ready:
+            self._path.touch()
+        else:
+            self._path.unlink(missing_ok=True)
+
+
+class _Hosted:
+    """The engine, its row in the table and its file."""
+
+    def __init__(
+        self, supervisor: EngineSupervisor, database: Database, listing: Listing, ready_file: _ReadyFile
+    ) -> None:
         self._supervisor = supervisor
         self._database = database
         self._listing = listing
+        self._ready_file = ready_file
         self._is_announced = False
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -118,6 +136,7 @@ class _Hosted:
             self._announce()
             if (supervisor.state, supervisor.client.epoch) != told or loop.time() >= due:
                 told, due = (supervisor.state, supervisor.client.epoch), loop.time() + RENEWED_EVERY
+                self._ready_file.show(supervisor.state == "ready")
                 await self._tell(supervisor.state)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
@@ -125,10 +144,12 @@ class _Hosted:
     async def leave(self, patience: float) -> None:
         """Told first, so that gateways that look now find others; then what it has is answered, as far as patience
         (seconds) reaches."""
+        self._ready_file.show(False)
         await self._tell("draining")
         await self._supervisor.drain(patience)
 
     async def withdraw(self) -> None:
+        self._ready_file.show(False)
         with contextlib.suppress(Problem):
             await withdraw(self._database, self._listing.id)
 

@@ -1,12 +1,19 @@
-"""What `multiflora engine` and `multiflora gateway` refuse before anything is loaded: a sentence, and exit code 3."""
+"""`multiflora engine` and `gateway`: what they refuse before anything is loaded, and what probes see of an engine."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from multiflora_platform.cli.main import main
+from multiflora_platform.fleet.hosts.replica_table import Listing
+from multiflora_platform.server.engines.host import _Hosted, _ReadyFile
+from multiflora_platform.web.problems import Unavailable
 
 DATABASE = ["--database-url", "sqlite:////nowhere/fleet.db"]
 LISTEN = ["--listen", "tcp://127.0.0.1:5570"]
@@ -32,3 +39,35 @@ def test_settings_that_cannot_work_are_told(
 ) -> None:
     assert main([*arguments, "--data-dir", str(tmp_path / "data")]) == 3
     assert told in capsys.readouterr().err
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - the disk sends no signal
+            await asyncio.sleep(0.01)
+
+
+async def test_a_file_tells_probes_that_the_engine_serves(tmp_path: Path) -> None:
+    """Without a database: lines to the engine do not need it."""
+
+    async def away(*_: Any) -> None:
+        raise Unavailable("The database is away.")
+
+    async def drain(patience: float) -> None:
+        assert not file.exists(), "before the last answers"
+
+    file = tmp_path / "engine-5570.ready"
+    file.touch()  # an engine that was killed left it
+    supervisor: Any = SimpleNamespace(state="starting", client=SimpleNamespace(ready=None, epoch=1), drain=drain)
+    listing = Listing("a", "g", "h", "tcp://a:5570", "k", 0, 1, "starting")
+    database: Any = SimpleNamespace(write=away)
+    hosted = _Hosted(supervisor, database, listing, _ReadyFile(tmp_path, "tcp://0.0.0.0:5570"))
+    assert not file.exists()
+    stopping = asyncio.Event()
+    running = asyncio.create_task(hosted.run(stopping))
+    for state, is_there in (("ready", True), ("restarting", False), ("ready", True)):
+        supervisor.state = state
+        await _until(lambda is_there=is_there: file.exists() == is_there)
+    stopping.set()
+    await running
+    await hosted.leave(1.0)
