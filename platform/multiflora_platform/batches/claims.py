@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from multiflora_platform.batches.result_parts import SavedParts
 from multiflora_platform.batches.stored_files import StoredFile
@@ -57,7 +58,8 @@ async def is_any_free(session: AsyncSession, now: datetime, is_in_reach: IsInRea
 
 
 async def claim(change: Change, token: str, is_in_reach: IsInReach) -> ClaimedBatch | None:
-    """The oldest batch that no runner holds and whose input this server can read; None: there is none.
+    """The oldest batch that no runner holds, nor another one of its owner's, and whose input this server can read;
+    None: there is none.
 
     One that no server can read is claimed when its window has ended, and fails then.
     """
@@ -178,7 +180,10 @@ async def _next_free(session: AsyncSession, now: datetime, is_in_reach: IsInReac
 
 
 def _is_free(now: datetime) -> ColumnElement[bool]:
-    return BatchRow.status.in_(UNFINISHED) & or_(BatchRow.lease_until.is_(None), BatchRow.lease_until < now)
+    served = aliased(BatchRow)
+    owners = select(func.coalesce(served.owner, "")).where(served.status.in_(UNFINISHED), served.lease_until >= now)
+    is_held = BatchRow.lease_until.is_not(None) & (BatchRow.lease_until >= now)
+    return BatchRow.status.in_(UNFINISHED) & ~is_held & func.coalesce(BatchRow.owner, "").not_in(owners)
 
 
 async def _held(change: Change, claimed: ClaimedBatch) -> BatchRow:

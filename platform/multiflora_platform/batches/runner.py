@@ -1,4 +1,4 @@
-"""Works through batches in the background, one after the other, each under a lease.
+"""Works through batches in the background, each owner's one after the other, each under a lease.
 
 Any server on the database may work on any batch whose input it can read. Knows neither lines nor results: `BatchWork`
 does.
@@ -25,6 +25,8 @@ from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
 SAVE_SECONDS = 5.0
+MOST_AT_ONCE = 32
+"""Of different owners: one whose budget is spent keeps its batch standing, and no one else's."""
 
 
 class BatchRunner(ClaimLoop[ClaimedBatch]):
@@ -35,20 +37,21 @@ class BatchRunner(ClaimLoop[ClaimedBatch]):
         self._means = means
         self._database = means.database
         self._is_in_reach = is_in_reach
-        self._working: BatchWork | None = None
-        self._task: asyncio.Task[None] | None = None
+        # By batch.
+        self._working: dict[str, BatchWork] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """What is answered is safe, and the rest any server's; the next start goes on."""
         await self._stop_taking()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cancel(self, batch_id: str) -> None:
         """It is to end: here if it is worked on here, otherwise where its lease is, or by the next that claims it."""
-        if self._working is not None and self._working.claimed.id == batch_id:
-            self._working.cancel()
+        if batch_id in self._working:
+            self._working[batch_id].cancel()
         self.kick()
 
     async def follow(self, events: Sequence[EventRow]) -> None:
@@ -61,11 +64,11 @@ class BatchRunner(ClaimLoop[ClaimedBatch]):
 
     def counts(self, batch: BatchRow) -> tuple[int, int]:
         """(completed, failed): as of this moment where it is worked on here, otherwise of its last save."""
-        own = self._working if self._working is not None and self._working.claimed.id == batch.id else None
+        own = self._working.get(batch.id)
         return (own.counts if own is not None else None) or (batch.completed, batch.failed)
 
     def _has_room(self) -> bool:
-        return self._working is None
+        return len(self._working) < MOST_AT_ONCE
 
     async def _is_any_free(self) -> bool | None:
         async with self._database.read() as session:
@@ -78,8 +81,10 @@ class BatchRunner(ClaimLoop[ClaimedBatch]):
         return await self._database.write(ACTOR, work)
 
     def _begin(self, claimed: ClaimedBatch) -> None:
-        self._working = BatchWork(claimed, self._means)
-        self._task = asyncio.create_task(self._guarded(self._working))
+        work = self._working[claimed.id] = BatchWork(claimed, self._means)
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, work: BatchWork) -> None:
         """One batch's trouble ends that batch. A full disk and a database or bucket that is away end none."""
@@ -91,14 +96,14 @@ class BatchRunner(ClaimLoop[ClaimedBatch]):
             await self._give_back(work.claimed)
         except (InsufficientStorage, Unavailable) as error:
             _log.warning("Batch %s stands still and is tried again: %s", work.claimed.id, error.detail)
-            await self._give_back(work.claimed)
             await asyncio.sleep(RETRY_SECONDS)
+            await self._give_back(work.claimed)
         except Exception:
             _log.exception("Batch %s failed", work.claimed.id)
             with contextlib.suppress(BatchLost, InsufficientStorage, Unavailable):
                 await work.fail_internally()
         finally:
-            self._working = None
+            del self._working[work.claimed.id]
             self.kick()
 
     async def _while_held(self, work: BatchWork) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
-from fastapi import FastAPI, Request
-from starlette.responses import Response
+from fastapi import Request
 
-from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches import claims
 from multiflora_platform.batches.bucket_files import BucketFiles
 from multiflora_platform.batches.folder_files import FolderFiles
@@ -18,7 +15,7 @@ from multiflora_platform.batches.ledger import Ledger
 from multiflora_platform.batches.runner import BatchRunner
 from multiflora_platform.batches.stored_files import FileStore
 from multiflora_platform.batches.work import ACTOR, BatchMeans
-from multiflora_platform.gateway.in_process import answer, background_width
+from multiflora_platform.gateway.in_process import BackgroundTurns
 from multiflora_platform.services import Services
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.s3_bucket import shared_bucket
@@ -68,22 +65,19 @@ def batches_of(request: Request) -> BatchService:
     return batches
 
 
-def make_batch_service(app: FastAPI, services: Services) -> BatchService:
+def make_batch_service(turns: BackgroundTurns, services: Services) -> BatchService:
     """Nothing runs before `start`. Raises ConfigurationError."""
     settings, database = services.settings, services.registry.database
     folder = FolderFiles(settings.data_dir / "files")
     bucket = shared_bucket(settings.artifact_store)
     files: FileStore = folder if bucket is None else BucketFiles(bucket, folder)
 
-    async def answer_one(principal: Principal, url: str, body: dict[str, Any]) -> Response:
-        return await answer(app, principal, url, body)
-
     means = BatchMeans(
         database,
         files,
-        answer_one,
+        turns.answer,
         services.keys.principal_of,
-        lambda: background_width(services.engine),
+        lambda: turns.width,
         settings.max_request_bytes,
     )
 

@@ -26,7 +26,6 @@ from multiflora_platform.batches.lines import BatchLine, check_lines, read_lines
 from multiflora_platform.batches.result_parts import SavedParts
 from multiflora_platform.batches.results import Results
 from multiflora_platform.batches.stored_files import FileStore
-from multiflora_platform.gateway.in_process import persistently
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
@@ -44,8 +43,9 @@ T = TypeVar("T")
 class BatchMeans:
     """What each batch's work needs.
 
-    answer: one request through the gateway. principal_of: who a tenant's batch runs as; None when it may no more.
-    width: how many requests run at once, asked before each batch. most_line_bytes: of a file's line.
+    answer: one request through the gateway, however long it has to wait. principal_of: who a tenant's batch runs as;
+    None when it may no more. width: how many of a batch's requests are under way at once, asked before each batch.
+    most_line_bytes: of a file's line.
     """
 
     database: Database
@@ -158,7 +158,7 @@ class BatchWork:
 
         async def one(line: BatchLine) -> None:
             try:
-                await self._keep(results, line.custom_id, await self._persist(principal, line))
+                await self._keep(results, line.custom_id, await self._answered(principal, line))
             finally:
                 width.release()
 
@@ -178,8 +178,8 @@ class BatchWork:
                 _log.warning("A batch's answer waits to be written: %s", error.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _persist(self, principal: Principal, line: BatchLine) -> dict[str, Any]:
-        response = await persistently(lambda: self._means.answer(principal, line.url, line.body))
+    async def _answered(self, principal: Principal, line: BatchLine) -> dict[str, Any]:
+        response = await self._means.answer(principal, line.url, line.body)
         return {
             "status_code": response.status_code,
             "request_id": uuid.uuid4().hex,

@@ -34,6 +34,8 @@ _RETRIED = (429, 503)
 _RETRY_SECONDS = 1.0
 # A budget that is used up for weeks may be raised meanwhile.
 _LONGEST_PAUSE = 60.0
+# In a row, in about two minutes.
+_MOST_FAILED_LOADS = 8
 
 
 async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, Any]) -> Response:
@@ -48,19 +50,51 @@ async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, A
 
 
 async def persistently(ask: Callable[[], Awaitable[Response]]) -> Response:
-    """Until there is an answer: a full queue, a spent limit or budget and an engine that restarts are waited out."""
+    """Until there is an answer: a full queue, a spent limit or budget and an engine that restarts are waited out. That
+    an adapter cannot be loaded is the answer, where it stays so for some minutes."""
+    failed_loads = 0
     while True:
         response = await ask()
         if response.status_code not in _RETRIED:
             return response
-        pause = float(response.headers.get("retry-after", _RETRY_SECONDS))
+        failed_loads = failed_loads + 1 if _is_failed_load(response) else 0
+        if failed_loads == _MOST_FAILED_LOADS:
+            return response
+        pause = float(response.headers.get("retry-after", _RETRY_SECONDS)) * 2 ** max(0, failed_loads - 1)
         await asyncio.sleep(min(pause, _LONGEST_PAUSE))
 
 
-def background_width(engine: EngineHandle) -> int:
-    """Requests at once: half of what the engine runs, so that the other half is free for those who wait."""
-    ready = engine.ready
-    return 1 if ready is None else max(1, ready.max_num_seqs // 2)
+class BackgroundTurns:
+    """All of the server's own requests, in turn: `width` of them at once, half of what the engine runs, so that the
+    other half is free for those who wait. One that has to wait for its tenant's limits, for an adapter or for an engine
+    leaves its turn to others."""
+
+    def __init__(self, app: FastAPI, engine: EngineHandle) -> None:
+        self._app = app
+        self._engine = engine
+        self._turns = asyncio.Semaphore(0)
+        self._size = 0
+
+    @property
+    def width(self) -> int:
+        """Asked each time: an engine that is starting does not know it yet."""
+        ready = self._engine.ready
+        return 1 if ready is None else max(1, ready.max_num_seqs // 2)
+
+    async def answer(self, principal: Principal, url: str, body: dict[str, Any]) -> Response:
+        """As `persistently`."""
+        return await persistently(lambda: self._attempt(principal, url, body))
+
+    async def _attempt(self, principal: Principal, url: str, body: dict[str, Any]) -> Response:
+        while self._size < self.width:
+            self._size += 1
+            self._turns.release()
+        async with self._turns:
+            return await answer(self._app, principal, url, body)
+
+
+def _is_failed_load(response: Response) -> bool:
+    return b'"adapter_unavailable"' in response.body
 
 
 def _later(body: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from multiflora_platform.batches import files
 from multiflora_platform.batches.service import make_batch_service
 from multiflora_platform.evals.service import make_eval_service
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
+from multiflora_platform.gateway.in_process import BackgroundTurns
 from multiflora_platform.gateway.routes import (
     chat,
     completions,
@@ -55,8 +56,9 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.keeper = ContextKeeper(services)
     app.state.models = BaseModels(services, KeptModels(services.registry.database))
-    app.state.batches = make_batch_service(app, services)
-    app.state.evals = make_eval_service(app, services)
+    turns = BackgroundTurns(app, services.engine)
+    app.state.batches = make_batch_service(turns, services)
+    app.state.evals = make_eval_service(turns, services)
     app.router.routes.extend(_routes(with_docs=not services.settings.disable_fastapi_docs))
     error_responses.install(app)
     # The last one added is the outermost.

@@ -31,6 +31,6 @@ async def house(make_house: Callable[..., House], tmp_path: Path) -> AsyncIterat
 
 def open_batches(house: House) -> BatchService:
     """A new one over the same folder and database, as after a restart. Not started."""
-    batches = make_batch_service(house.app, house.services)
+    batches = make_batch_service(house.turns, house.services)
     house.app.state.batches = batches
     return batches

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from starlette.responses import Response
 from tests.platform.batches.conftest import open_batches
 from tests.platform.gateway.house import OTHER, READY, TENANT, House
 
+from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches import claims, work
+from multiflora_platform.gateway import in_process
 from multiflora_platform.web.body_work import MOST_CONTAINERS, SMALL
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -308,3 +311,39 @@ async def test_trouble_with_one_batch_is_that_batchs(house: House, monkeypatch: 
     house.app.state.batches.runner._look_seconds = 0.01
     begun = await begin(house, [line("a", prompt="ab", max_tokens=2)])
     assert (await until(house, begun["id"], *END))["status"] == "completed"
+
+
+async def test_a_batch_that_has_to_wait_holds_up_its_own_owner_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant whose budget is spent for weeks: its second batch waits, others' batches do not."""
+    answer = in_process.answer
+
+    async def spent(app: Any, principal: Principal, url: str, body: dict[str, Any]) -> Response:
+        if principal.tenant == "acme":
+            return Response("{}", 429, {"retry-after": "1209600"})
+        return await answer(app, principal, url, body)
+
+    monkeypatch.setattr(in_process, "answer", spent)
+    lines = [line(f"r{number}", prompt="ab", max_tokens=2) for number in range(20)]
+    stuck = await begin(house, lines, key=TENANT)
+    await until(house, stuck["id"], "in_progress")
+    second = await begin(house, lines, key=TENANT)
+    for key in (OTHER, None):
+        begun = await begin(house, lines, key=key)
+        assert (await until(house, begun["id"], *END))["request_counts"]["completed"] == 20
+    assert [(await until(house, one["id"], "in_progress", "validating"))["status"] for one in (stuck, second)] == [
+        "in_progress",
+        "validating",
+    ]
+
+
+async def test_batches_of_different_owners_share_half_of_the_engines_places(house: House) -> None:
+    house.engine.hangs = True
+    lines = [line(f"r{number}", prompt="ab", max_tokens=2) for number in range(20)]
+    begun = [await begin(house, lines, key=key) for key in (TENANT, OTHER, None)]
+    for one in begun:
+        await until(house, one["id"], "in_progress")
+    await house.until(lambda: len(house.engine.requests) == READY.max_num_seqs // 2)
+    await house.http.get("/v1/batches")
+    assert len(house.engine.requests) == READY.max_num_seqs // 2

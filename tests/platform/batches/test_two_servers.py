@@ -43,7 +43,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 def server(house: House, folder: Path, store: str | None = None) -> BatchService:
     """Another one with the house's database and engine, to which its routes lead from now on. Not started."""
     settings = house.services.settings.model_copy(update={"data_dir": folder, "artifact_store": store})
-    house.app.state.batches = make_batch_service(house.app, replace(house.services, settings=settings))
+    house.app.state.batches = make_batch_service(house.turns, replace(house.services, settings=settings))
     return house.app.state.batches
 
 
@@ -65,7 +65,7 @@ async def taken_over(house: House, one: BatchService, other: BatchService) -> tu
     house.app.state.batches = other
     await other.start()
     ended = await until(house, begun["id"], *END)
-    await house.until(lambda: one.runner._working is other.runner._working is None)
+    await house.until(lambda: one.runner._working == other.runner._working == {})
     await one.close()
     return ended, len(house.engine.requests)
 
@@ -108,7 +108,7 @@ async def test_a_batch_that_another_server_cancels_ends(house: House, tmp_path: 
     mine = house.app.state.batches
     server(house, tmp_path / "other")
     assert (await house.post(f"/v1/batches/{begun['id']}/cancel", {})).json()["status"] == "cancelling"
-    assert mine.runner._working is not None
+    assert mine.runner._working
     await mine.runner.follow([EventRow(type="batch.cancelling", payload={"batch": begun["id"]})])
     house.app.state.batches = mine
     assert (await until(house, begun["id"], *END))["status"] == "cancelled"

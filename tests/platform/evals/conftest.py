@@ -53,7 +53,7 @@ class EvalHouse:
 
     def reopened(self) -> EvalService:
         """A new service over the same database, as after a restart. Not started."""
-        service = self.house.app.state.evals = make_eval_service(self.house.app, self.house.services)
+        service = self.house.app.state.evals = make_eval_service(self.house.turns, self.house.services)
         return service
 
 

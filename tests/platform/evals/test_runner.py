@@ -14,7 +14,8 @@ from tests.platform.evals.conftest import CASE, EvalHouse
 from tests.platform.gateway.house import READY
 from tests.platform.registry.house import House as RegistryHouse
 
-from multiflora_platform.evals import runner, runs, service
+from multiflora_platform.evals import runner, runs
+from multiflora_platform.gateway import in_process
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import EvalRunRow
 
@@ -142,7 +143,7 @@ async def test_a_run_that_gets_on_is_not_given_up_however_often_its_server_is_st
 def waiting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Limits that are spent for an hour for what asks version 2; set when it has asked."""
     waiting = asyncio.Event()
-    answer = service.answer
+    answer = in_process.answer
 
     async def refuse_version_2(app: Any, principal: Any, url: str, body: dict[str, Any]) -> Any:
         if body["model"] != "sql@2":
@@ -150,7 +151,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         waiting.set()
         return JSONResponse({}, 429, {"retry-after": "3600"})
 
-    monkeypatch.setattr(service, "answer", refuse_version_2)
+    monkeypatch.setattr(in_process, "answer", refuse_version_2)
     return waiting
 
 

@@ -43,6 +43,7 @@ from multiflora_platform.auth.account_problems import TenantNotFound
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import AdapterRequests, Counts
+from multiflora_platform.gateway.in_process import BackgroundTurns
 from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.changes.rollout_pairs import AskedPrompt
 from multiflora_platform.registry.errors import (
@@ -425,6 +426,11 @@ class House:
     supervisor: SimpleNamespace
     app: FastAPI
     http: httpx.AsyncClient
+
+    @property
+    def turns(self) -> BackgroundTurns:
+        """New ones, as of a server that has just started."""
+        return BackgroundTurns(self.app, self.engine)
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         return await self.http.post(path, json=body, headers=headers)
