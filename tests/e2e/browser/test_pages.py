@@ -217,6 +217,52 @@ def test_what_a_table_shows_is_what_it_exports_and_its_address_says(window: Wind
     assert {row["name"] for row in csv.DictReader(io.StringIO(downloaded(page, "settings", "CSV")))} == {"log_bodies"}
 
 
+def test_columns_are_chosen_at_the_table_and_kept_in_the_address(make_window: Any, shop: Server) -> None:
+    window = make_window(shop)
+    window.sign_in(shop.key)
+    page = window.open("/adapters")
+    page.get_by_role("link", name="sql", exact=True).wait_for()
+    every = csv.DictReader(io.StringIO(downloaded(page, "adapters", "CSV"))).fieldnames
+    assert every is not None
+    assert "tags" in every
+    page.get_by_role("button", name="Columns").focus()
+    for key in ("Enter", "Tab", "Tab", "Tab", "Tab", "Space", "Escape"):
+        page.keyboard.press(key)
+    assert page.get_by_role("button", name="Columns").evaluate("button => button === document.activeElement")
+    page.get_by_role("columnheader", name="Tags").wait_for(state="detached")
+    assert csv.DictReader(io.StringIO(downloaded(page, "adapters", "CSV"))).fieldnames == [
+        key for key in every if key != "tags"
+    ]
+    page.get_by_role("checkbox", name="Select sql").wait_for()
+    address = page.url
+    page = window.open("/adapters")
+    page.wait_for_url(address)
+    assert page.get_by_role("columnheader", name="Tags").count() == 0
+    page.get_by_role("button", name="Columns").click()
+    page.get_by_role("button", name="Usual columns").click()
+    page.get_by_role("columnheader", name="Tags").wait_for()
+    assert page.url.endswith("/ui/adapters")
+
+    other = make_window(shop, has_touch=True)
+    other.sign_in(shop.key)
+    other.page.set_viewport_size({"width": 390, "height": 800})
+    page = other.open(address.partition("/ui")[2])
+    page.get_by_role("link", name="sql", exact=True).wait_for()
+    assert page.get_by_role("columnheader", name="Tags").count() == 0
+    page = other.open("/settings?q=log_bodies&columns.settings=name+value+nothing")
+    card = page.get_by_role("row", name="log_bodies")
+    card.wait_for()
+    assert card.locator("td").evaluate_all("cells => cells.map(cell => cell.dataset.label)") == ["Setting", "Value"]
+    page.get_by_role("button", name="Columns").tap()
+    menu = page.get_by_role("group", name="Columns of Settings")
+    assert all(box["height"] >= 40 for box in (label.bounding_box() for label in menu.locator("label").all()) if box)
+    menu.get_by_text("Setting", exact=True).tap()
+    card.wait_for(state="detached")
+    assert menu.get_by_label("Value").is_disabled(), "the last column stays"
+    menu.get_by_text("From", exact=True).tap()
+    assert page.locator("td").first.get_attribute("data-label") == "Value"
+
+
 # What clients chose of a table's text, in a file that spreadsheets open; and rows whose value is not known, in order.
 FILE = """async () => {
     const base = document.querySelector('meta[name="ui-base"]').content;

@@ -3,9 +3,11 @@ import { html } from "../lib/html.js";
 import { count } from "../lib/format.js";
 import { csv, json } from "../lib/tables.js";
 
-/** @param {{name: string, columns: Array, rows: Array}} props name: of the file, without the time and the ending */
-export const Export = ({ name, columns, rows }) => html`<div class="export" role="group" aria-label=${`Export ${name}`}>
+/** @param {{name: string, columns: Array, rows: Array, children: any}} props name: of the file, without the ending; children: what else
+ * stands at a table's foot */
+export const Export = ({ name, columns, rows, children }) => html`<div class="export" role="group" aria-label=${`Export ${name}`}>
   <span>${count(rows.length)} ${rows.length === 1 ? "row" : "rows"}</span>
+  ${children}
   <button type="button" class="button quiet small" onClick=${() => save(`${name}.csv`, "text/csv", csv(columns, rows))}>CSV</button>
   <button type="button" class="button quiet small" onClick=${() => save(`${name}.json`, "application/json", json(rows))}>JSON</button>
 </div>`;

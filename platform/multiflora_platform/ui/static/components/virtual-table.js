@@ -1,8 +1,9 @@
 /** A table of any length that draws only the rows one can see; with sorting and the keyboard. */
+import { useColumns } from "../lib/columns.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
 import { useSorting } from "../lib/sorting.js";
 import { drawn } from "../lib/tables.js";
-import { Export } from "./export.js";
+import { Foot } from "./columns.js";
 import { cellOf, orderOf, SortButton } from "./table.js";
 
 const ROW = 44;
@@ -11,10 +12,11 @@ const BEYOND = 8;
 /**
  * @param {object} props
  * columns: as of a Table, and width (of a grid); keyOf(row); onOpen(row) on Enter; onToggle(row) on Space;
- * sort, first: see useSorting; least: the narrowest it gets before it scrolls sideways
+ * sort, first: see useSorting; least: the narrowest it gets with its usual columns before it scrolls sideways, in pixels
  */
-export function VirtualTable({ name, label = name, columns, rows: all, keyOf, onOpen, onToggle, sort: param, first, least = "720px" }) {
-  const shownColumns = drawn(columns);
+export function VirtualTable({ name, label = name, columns, rows: all, keyOf, onOpen, onToggle, sort: param, first, least = 720 }) {
+  const chosen = useColumns(name, columns);
+  const share = chosen.shown.length / drawn(columns).length;
   const { rows, sort, onSort } = useSorting(columns, all, param, first);
   const viewport = useRef(null);
   const [range, setRange] = useState([0, 30]);
@@ -49,20 +51,20 @@ export function VirtualTable({ name, label = name, columns, rows: all, keyOf, on
     event.preventDefault();
   };
   const shown = rows.slice(range[0], range[1]);
-  return html`<div class="vtable" style=${{ "--columns": shownColumns.map((column) => column.width ?? "1fr").join(" "), "--least": least }}>
+  return html`<div class="vtable" style=${{ "--columns": chosen.shown.map((column) => column.width ?? "1fr").join(" "), "--least": `${least * share}px` }}>
     <div class="viewport" ref=${viewport} tabindex="0" role="table" aria-label=${label} aria-rowcount=${rows.length + 1}
       onScroll=${look} onKeyDown=${onKeyDown}>
       <div role="rowgroup"><div class="vrow vhead" role="row" aria-rowindex="1">
-        ${shownColumns.map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}
+        ${chosen.shown.map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}
       </div></div>
       <div class="vbody" role="rowgroup" style=${{ height: `${rows.length * ROW}px` }}>
         ${shown.map((row, i) => html`<div class=${`vrow${range[0] + i === active ? " active" : ""}`} role="row" key=${keyOf(row)}
           aria-rowindex=${range[0] + i + 2} style=${{ top: `${(range[0] + i) * ROW}px` }} onClick=${() => setActive(range[0] + i)}>
-          ${shownColumns.map((column) => html`<div role="cell" class=${`cut${column.number ? " number" : ""}`} key=${column.key}>${cellOf(column, row)}</div>`)}
+          ${chosen.shown.map((column) => html`<div role="cell" class=${`cut${column.number ? " number" : ""}`} key=${column.key}>${cellOf(column, row)}</div>`)}
         </div>`)}
       </div>
     </div>
-    <${Export} name=${name} columns=${columns} rows=${rows} />
+    <${Foot} name=${name} label=${label} columns=${columns} rows=${rows} chosen=${chosen} />
   </div>`;
 }
 

@@ -4,7 +4,7 @@ import { isoTime, moment, money } from "./format.js";
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** Those that are drawn; the others are only exported. */
+/** Those that are drawn where none was chosen. */
 export const drawn = (columns) => columns.filter((column) => !column.unseen);
 
 /** Whose values are the rows' own: sorted by and exported. */

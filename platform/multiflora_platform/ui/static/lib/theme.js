@@ -1,7 +1,7 @@
 /** Light, dark, or as the system says. */
 import { computed, signal } from "./html.js";
+import { keep } from "./kept.js";
 
-const KEY = "multiflora-theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
 const systemDark = signal(system.matches);
 system.addEventListener("change", () => (systemDark.value = system.matches));
@@ -13,12 +13,7 @@ export function setTheme(choice) {
   theme.value = choice;
   if (choice === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = choice;
-  try {
-    if (choice === "system") localStorage.removeItem(KEY);
-    else localStorage.setItem(KEY, choice);
-  } catch {
-    // Storage may be off; the choice holds for this page.
-  }
+  keep("theme", choice === "system" ? null : choice);
 }
 
 /** A CSS colour as the browser resolves it now, for canvases. */

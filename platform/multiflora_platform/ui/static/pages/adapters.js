@@ -45,7 +45,7 @@ function Table({ items, activity, onChange }) {
     </div>
     ${chosen.size > 0 && html`<${Bulk} names=${[...chosen]} onDone=${() => { setChosen(new Set()); onChange(); }} />`}
     <div class="card">${found.length ? html`<${VirtualTable} name="adapters" label="Adapters" columns=${columns(chosen, toggle)} rows=${found} keyOf=${(row) => row.name}
-      first="name" onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "1010px" : "560px"} />`
+      first="name" onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? 1010 : 560} />`
       : html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, tag: null })}>Show all</button>`}>${text ? `No adapter mentions “${text}”` : "No adapter"}${tag ? ` with the tag ${tag}` : ""}.<//>`}</div>
     ${isAdmin.value && html`<p class="muted small">Requests are counted by day (UTC). The p95 is of each adapter's last 100 answers since this server's start, from request to end; tokens/s are of the last 10 seconds.</p>`}
     <p class="muted small"><kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> opens, <kbd>Space</kbd> selects.</p>

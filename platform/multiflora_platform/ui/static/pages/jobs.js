@@ -49,17 +49,17 @@ const took = (job) => (hasEnded(job) ? moment(job.updated_at) : Date.now() / 100
 const share = ({ progress }) => (progress.total_bytes ? progress.done_bytes / progress.total_bytes : null);
 
 const columnsOf = (onCancel) => [
-  { key: "id", unseen: true },
+  { key: "id", label: "ID", unseen: true },
   { key: "kind", label: "Kind", cell: (job) => html`<span title=${job.id}>${job.kind}</span>` },
   { key: "version", label: "Version", value: made, class: "break", cell: (job) => html`<a href=${href(`/adapters/${encodeURIComponent(job.adapter)}?compare=${job.version}`)}><b>${made(job)}</b></a><div class="muted small">${job.source}</div>` },
   { key: "state", label: "State", cell: (job) => html`<${State} of=${job.state} />` },
   { key: "progress", label: "Fetched", value: share, cell: (job) => html`<${Fetched} of=${job} />` },
-  { key: "source", unseen: true },
+  { key: "source", label: "Source", unseen: true },
   { key: "created_at", label: "Created", time: true },
   { key: "seconds", label: "Took", number: true, value: took, cell: (job) => html`<span title="From its creation, waiting included">${seconds(took(job))}</span>` },
   { key: "attempts", label: "Attempts", number: true, cell: (job) => count(job.attempts) },
   { key: "error", label: "Error", class: "break", cell: (job) => html`<${Problem} of=${job} />` },
-  { key: "created_by", unseen: true },
+  { key: "created_by", label: "Created by", unseen: true },
   ...(may("registry:write") ? [{ key: "actions", label: "Actions", control: true, cell: (job) => !hasEnded(job) && html`<button class="button small quiet" onClick=${() => onCancel(job)}>Cancel…</button>` }] : []),
 ];
 

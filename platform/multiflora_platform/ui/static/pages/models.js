@@ -16,7 +16,7 @@ const readyOf = (model) => model.replicas.filter((one) => one.state === "ready")
 const columnsOf = (onUnload) => [
   { key: "name", label: "Base model", cell: (one) => html`<b>${one.name}</b> ${one.is_default && html`<${Badge} kind="accent">default<//>`}` },
   { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />${one.job?.error && html`<div class="problem small">${one.job.error}</div>`}` },
-  { key: "error", unseen: true, value: (one) => one.job?.error },
+  { key: "error", label: "Error", unseen: true, value: (one) => one.job?.error },
   { key: "source", label: "From", class: "mono break" },
   { key: "replicas", label: "Replicas", number: true, value: readyOf, cell: (one) => html`<${Engines} of=${one} />` },
   { key: "memory_bytes", label: "Weights and cache", number: true, cell: (one) => bytes(one.memory_bytes) },

@@ -14,16 +14,16 @@ const deviceBytes = (replica) => heldBy(replica, "slot").reduce((sum, adapter) =
 const number = (key, label, cell) => ({ key, label, number: true, cell: cell ?? ((one) => count(one[key])) });
 const COLUMNS = [
   { key: "id", label: "Replica", cell: (one) => html`<b class="nowrap">${one.id}</b><div class="muted small nowrap">${one.host}${one.pid && `, process ${one.pid}`}</div>` },
-  { key: "host", unseen: true },
-  { key: "pid", unseen: true },
+  { key: "host", label: "Host", unseen: true },
+  { key: "pid", label: "Process", unseen: true },
   { key: "group", label: "Base model", cell: (one) => html`<a href=${href("/models")}>${one.group}</a>` },
   { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />${one.epoch > 0 && html`<div class="muted small nowrap" title="What it had cached before is lost">started ${count(one.epoch + 1)} times</div>`}` },
-  { key: "epoch", unseen: true },
+  { key: "epoch", label: "Starts before", number: true, unseen: true },
   number("running", "Running"),
   number("waiting", "Waiting", (one) => html`<span title=${`${count(one.pending_prefill_tokens)} prompt tokens are to be computed`}>${count(one.waiting)}</span>`),
-  { key: "pending_prefill_tokens", unseen: true },
+  { key: "pending_prefill_tokens", label: "Tokens to compute", number: true, unseen: true },
   number("free_blocks", "Free KV blocks"),
-  ...PLACES.map(([place]) => ({ key: place, unseen: true, value: (one) => heldBy(one, place).length })),
+  ...PLACES.map(([place, words]) => ({ key: place, label: `Adapters ${words}`, unseen: true, number: true, value: (one) => heldBy(one, place).length })),
   { key: "adapters", label: "Adapters", value: (one) => heldBy(one, "slot").length, cell: (one) => html`${placesOf(one) || html`<span class="muted">none</span>`}` },
   { key: "bytes", label: "Adapters' memory", number: true, value: deviceBytes, cell: (one) => bytes(deviceBytes(one)) },
 ];

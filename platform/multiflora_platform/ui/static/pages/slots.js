@@ -31,7 +31,7 @@ function Replica({ replica, of, onChange }) {
   const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
   return html`<${Card} title=${`On the device${which}`} about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
       <div class="body-row"><${Share} label="Rank rows" parts=${parts} /></div>
-      ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<${Table} name=${`on the device${which}`} label=${`On the device${which}`} columns=${columnsOf(replica.replica, onChange)} rows=${residents} keyOf=${(one) => one.digest} />`}
+      ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<${Table} kind="on the device" name=${`on the device${which}`} label=${`On the device${which}`} columns=${columnsOf(replica.replica, onChange)} rows=${residents} keyOf=${(one) => one.digest} />`}
     <//>
     <${Card} title=${`Loads and evictions${which}`} about=${`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} name=${`loads and evictions${which}`} /><//>`;
 }

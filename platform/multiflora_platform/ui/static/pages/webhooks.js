@@ -30,9 +30,9 @@ function Listed({ items, onChange }) {
 }
 
 const columnsOf = (onChange) => [
-  { key: "id", unseen: true },
+  { key: "id", label: "ID", unseen: true },
   { key: "url", label: "URL", class: "break", cell: (one) => html`<a href=${href(`/webhooks/${one.id}`)}><b>${one.url}</b></a>${one.description && html`<div class="muted small">${one.description}</div>`}` },
-  { key: "description", unseen: true },
+  { key: "description", label: "Description", unseen: true },
   { key: "state", label: "State", value: (one) => (one.disabled ? "disabled" : "enabled"), cell: (one) => html`<${Enabled} of=${one} />` },
   { key: "events", label: "Events", value: (one) => one.events.join(", "), cell: (one) => html`<${Tags} of=${one.events} />` },
   { key: "last_delivery", label: "Last delivery", time: true, value: (one) => one.last?.created_at, cell: (one) => html`<${Time} at=${one.last?.created_at} />` },

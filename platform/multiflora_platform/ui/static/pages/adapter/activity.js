@@ -44,6 +44,6 @@ const COLUMNS = [
 function Events({ name }) {
   const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST}&adapter=${encodeURIComponent(name)}`, { signal }), [name], { every: 10 });
   return html`<${Card} title="Events" about=${`The last ${MOST} at most`} flush><${Loaded} resource=${audit}>${({ items }) => (items.length
-    ? html`<${Table} name=${`events of ${name}`} label="Events" columns=${COLUMNS} rows=${items} keyOf=${(row) => row.id} />`
+    ? html`<${Table} kind="events" name=${`events of ${name}`} label="Events" columns=${COLUMNS} rows=${items} keyOf=${(row) => row.id} />`
     : html`<${Empty} title="Nothing has happened yet" />`)}<//><//>`;
 }

@@ -58,7 +58,7 @@ function One({ sets, adapter, api, mine, make, onChange }) {
     <${Matrix} path=${path} api=${api} version=${one.version} newest=${ended[0]?.id} />
     ${ended.length > 1 && html`<${Comparison} runs=${ended} api=${api} />`}
     ${items.length > 0 && html`<${Card} title="Scores over time" about="Newest first; a version of the eval is compared with itself" flush>
-      <${Table} name=${`runs of ${adapter.name} ${name}`} label="Runs" rows=${items} keyOf=${(run) => run.id} columns=${COLUMNS} /><//>`}
+      <${Table} kind="runs" name=${`runs of ${adapter.name} ${name}`} label="Runs" rows=${items} keyOf=${(run) => run.id} columns=${COLUMNS} /><//>`}
     ${open === "edit" && html`<${EvalEditor} api=${api} name=${name} onClose=${close} onSaved=${onChange} />`}
     ${open === "delete" && html`<${ConfirmByName} title=${`Delete ${name}?`} name=${name} action="Delete" onClose=${close}
       onConfirm=${async () => { await remove(path); toast(`${name} is deleted.`); setQuery({ eval: null }); onChange(); }}>Its runs and their answers go with it.<//>`}`;

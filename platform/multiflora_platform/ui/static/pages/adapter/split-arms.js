@@ -23,7 +23,7 @@ export function SplitArms({ adapter, alias, path }) {
     <p class="small muted">${since ? html`What its versions do, by the last 1,000 requests of each; the first came <${Time} at=${since} />. Unlike a watched rollout, it does not turn back by itself.` : "No request has come since it was split."}</p>
     ${arms.filter((arm) => arm.is_worse).map((arm) => html`<${Notice} key=${arm.version} kind="bad" title=${`v${arm.version} fails more than the others`}>
       ${percent(rate(arm.observed))} of its requests failed, and ${percent(rateOfOthers(arms, arm))} of the others’. Chance alone does that less than once in 1,000 times: roll back, or look at its failed requests.<//>`)}
-    ${since && html`<${Table} name=${`split of ${adapter.name} ${alias.alias}`} label="Versions of the split" rows=${arms} keyOf=${(arm) => arm.version} columns=${COLUMNS} />`}
+    ${since && html`<${Table} kind="split" name=${`split of ${adapter.name} ${alias.alias}`} label="Versions of the split" rows=${arms} keyOf=${(arm) => arm.version} columns=${COLUMNS} />`}
   </section>`}<//>`;
 }
 

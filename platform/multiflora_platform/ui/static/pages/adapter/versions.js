@@ -27,7 +27,7 @@ export function Versions({ adapter, versions, aliases, api, mine, onChange }) {
   const shown = versions.filter((one) => chosen.includes(one.version)).toReversed();
   return html`<div class="stack">
     <${Card} title="Versions" about=${`Immutable and numbered; choose up to ${MOST} to compare`} flush>
-      <${Table} name=${`versions of ${adapter.name}`} label="Versions" rows=${versions} keyOf=${(one) => one.version} columns=${columnsOf(chosen, toggle, aliases,
+      <${Table} kind="versions" name=${`versions of ${adapter.name}`} label="Versions" rows=${versions} keyOf=${(one) => one.version} columns=${columnsOf(chosen, toggle, aliases,
         mine && ((one) => html`<${End} one=${one} adapter=${adapter} api=${api} onChange=${onChange} />`))} />
     <//>
     ${shown.length > 0 && html`<${Compared} versions=${shown} api=${api} />`}

@@ -52,6 +52,6 @@ export function Timeline({ events, name }) {
           style=${{ left: at(stay.from), right: `calc(100% - ${at(stay.until ?? end)})`, background: colourOf(stay.name.split("@")[0]) }}></i>`)}</span></div>`)}
       <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>now</span></span></div>
     </div>
-    <details><summary class="small muted">As a table</summary><${Table} name=${name} label=${name} sort="loads" columns=${COLUMNS} rows=${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED)} /></details>
+    <details><summary class="small muted">As a table</summary><${Table} kind="loads" name=${name} label=${name} sort="loads" columns=${COLUMNS} rows=${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED)} /></details>
   </div>`;
 }

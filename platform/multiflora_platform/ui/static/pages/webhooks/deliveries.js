@@ -30,13 +30,13 @@ export function Deliveries({ webhook, data, onChange }) {
 const columnsOf = (webhook, onChange) => [
   { key: "created_at", label: "Created", time: true },
   { key: "type", label: "Event", cell: (one) => html`<b>${one.type}</b><div class="muted small mono" title="The header webhook-id">${one.message_id}</div>` },
-  { key: "message_id", unseen: true },
+  { key: "message_id", label: "Message", unseen: true },
   { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />` },
   { key: "attempts", label: "Attempts", number: true, cell: (one) => count(one.attempts) },
   { key: "last_status", label: "Answer", number: true, cell: (one) => one.last_status ?? "–" },
   { key: "last_error", label: "Error", class: "break problem" },
   { key: "next_attempt_at", label: "Next attempt", time: true, cell: (one) => html`<${Next} of=${one} webhook=${webhook} />` },
-  { key: "delivered_at", unseen: true, time: true },
+  { key: "delivered_at", label: "Delivered", unseen: true, time: true },
   { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<button class="button small quiet" onClick=${() => again(webhook, one).then(onChange)}>Send again</button>` },
 ];
 

@@ -1,0 +1,23 @@
+/** Below a table: the menu of its columns, which says which of them are drawn, and what it shows as a file. */
+import { choosable } from "../lib/columns.js";
+import { html, useId } from "../lib/html.js";
+import { Export } from "./export.js";
+
+/**
+ * name: of the file; label: of the table; chosen: of useColumns. The file has the columns that were chosen; where none was, all
+ */
+export const Foot = ({ name, label, columns, rows, chosen }) => html`<${Export} name=${name} columns=${chosen.isChosen ? chosen.shown : columns} rows=${rows}>
+  <${Menu} name=${label} columns=${columns} chosen=${chosen} /><//>`;
+
+function Menu({ name, columns, chosen: { shown, isChosen, toggle, reset } }) {
+  const id = useId();
+  const isLast = choosable(shown).length < 2;
+  return html`<button type="button" class="button quiet small" popovertarget=${id}>Columns</button>
+    <div class="menu" id=${id} popover="auto" role="group" aria-label=${`Columns of ${name}`}>
+      ${choosable(columns).map((column) => {
+        const isShown = shown.includes(column);
+        return html`<label class="check" key=${column.key}><input type="checkbox" checked=${isShown} disabled=${isShown && isLast} onChange=${() => toggle(column.key)} /><span>${column.label}</span></label>`;
+      })}
+      <button type="button" class="button small" disabled=${!isChosen} onClick=${reset}>Usual columns</button>
+    </div>`;
+}
