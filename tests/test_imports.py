@@ -25,7 +25,7 @@ FLOORS = {
         "runtime": 1,
         "attention": 2,
         "linear": 2,
-        "moe": 2,
+        "moe": 5,
         "sampling": 2,
         "lora": 3,
         "activation": 4,

@@ -32,7 +32,7 @@ PARTS = (
     Part("device", "versions and the card's own limits", 60),
     Part("smoke", "a tiny model: graphs, eager and the CPU say the same", 180, ENGINE),
     Part("decode", "decode steps of Llama 3.1 8B, by kernel", 150, ENGINE),
-    Part("gemm", "its matrix products, in 16 bits and in fewer", 120),
+    Part("gemm", "its matrix products, in 16 bits and fewer; experts", 150),
     Part("prefill", "prompts that are new and prompts that are cached", 90, ENGINE),
     Part("attention", "attention beside PyTorch's", 90),
     Part("taxes", "what adapters add to a decode step", 150, ENGINE),

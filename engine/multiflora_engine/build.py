@@ -218,7 +218,7 @@ def assemble_engine(
     """An engine on weights that are there already. base: whole. load_adapter: by digest, called on a thread of its own.
     leader: where model, weights and adapters are the first rank's parts. artifacts: brings what load_adapter needs;
     None: that needs none."""
-    config = without_graphs(config, model)
+    config = without_graphs(config, model, weights)
     device = weights.device
     use_device(device)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
@@ -262,6 +262,7 @@ def assemble_engine(
         device_side.graphs,
         lambda done, total: progress("warmup", done, total),
         compiles_kernels=runner.runs_ahead,
+        most_tokens=config.max_num_batched_tokens,
     )
     progress("warmup", 1, 1)
     return BuiltEngine(
@@ -279,11 +280,11 @@ def assemble_engine(
     )
 
 
-def without_graphs(config: EngineConfig, model: ModelConfig) -> EngineConfig:
+def without_graphs(config: EngineConfig, model: ModelConfig, weights: ModelWeights) -> EngineConfig:
     """The configuration, without graphs for a model whose steps cannot be captured."""
-    # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others. Ranks run
-    # step by step.
-    if model.form.mixture is not None or model.part is not None:
+    # Of experts that are not all kept alike the host multiplies one by one, and asks how many tokens each gets: a graph
+    # could not be replayed with others. Ranks run step by step.
+    if model.part is not None or not all(layer.mlp.is_grouped for layer in weights.layers):
         return msgspec.structs.replace(config, enforce_eager=True)
     return config
 

@@ -30,7 +30,8 @@ from multiflora_kernels.runtime.triton import (
 GeluApproximation = Literal["none", "tanh"]
 
 _BLOCK = 1024
-_SILU, _GELU, _GELU_TANH = 0, 1, 2
+SILU, GELU, GELU_TANH, CLAMPED_SWIGLU = range(4)
+"""What kernels call the gates."""
 
 
 def silu_and_mul_reference(x: torch.Tensor) -> torch.Tensor:
@@ -72,7 +73,7 @@ def _gate_kernel(
 
 
 def gate_triton(x: torch.Tensor, kind: int) -> torch.Tensor:
-    """x: [T, 2I], rows contiguous; kind: _SILU, _GELU or _GELU_TANH. Returns [T, I]."""
+    """x: [T, 2I], rows contiguous; kind: SILU, GELU or GELU_TANH. Returns [T, I]."""
     rows, width = x.shape[0], x.shape[1] // 2
     out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
     if rows:
@@ -82,10 +83,20 @@ def gate_triton(x: torch.Tensor, kind: int) -> torch.Tensor:
 
 
 @jit
-def _gated(gate: tl.tensor, value: tl.tensor, KIND: tl.constexpr, DTYPE: tl.constexpr) -> tl.tensor:
+def gated(gate: tl.tensor, value: tl.tensor, KIND: tl.constexpr, DTYPE: tl.constexpr) -> tl.tensor:
     """activated(gate) * value of float32 blocks, each rounded to DTYPE first, as if it had been stored."""
     activated = _activated(gate.to(DTYPE).to(tl.float32), KIND).to(DTYPE).to(tl.float32)
     return (activated * value.to(DTYPE).to(tl.float32)).to(DTYPE)
+
+
+@jit
+def clamped_gated(
+    gate: tl.tensor, value: tl.tensor, alpha: tl.tensor, limit: tl.tensor, DTYPE: tl.constexpr
+) -> tl.tensor:
+    """`clamped_swiglu` of float32 blocks, each rounded to DTYPE first."""
+    gate = tl.minimum(gate.to(DTYPE).to(tl.float32), limit)
+    value = tl.minimum(tl.maximum(value.to(DTYPE).to(tl.float32), -limit), limit)
+    return (gate / (1.0 + tl.exp(-alpha * gate)) * (value + 1.0)).to(DTYPE)
 
 
 @jit_with_varying("items")
@@ -128,7 +139,7 @@ def _gate_lora_kernel(
                 value_h = tl.sum(tl.load(at + max_rank, mask=shared & (rows < rank1)[None, :], other=0.0), axis=0)
                 gate += tl.sum(gates.to(tl.float32) * gate_h[:, None], axis=0)
                 value += tl.sum(values.to(tl.float32) * value_h[:, None], axis=0)
-            tl.store(out_tile + columns, _gated(gate, value, KIND, dtype), mask=inside)
+            tl.store(out_tile + columns, gated(gate, value, KIND, dtype), mask=inside)
         elif count > 1:
             tokens = tl.arange(0, TILE)
             here = tokens < count
@@ -148,7 +159,7 @@ def _gate_lora_kernel(
                 gates += tl.load(x_rows + columns[None, :], mask=both, other=0.0).to(tl.float32)
                 values += tl.load(x_rows + width + columns[None, :], mask=both, other=0.0).to(tl.float32)
                 places = out_tile + tokens.to(tl.int64)[:, None] * width + columns[None, :]
-                tl.store(places, _gated(gates, values, KIND, dtype), mask=both)
+                tl.store(places, gated(gates, values, KIND, dtype), mask=both)
 
 
 def _lora_form(dtype: torch.dtype) -> dict[str, int]:
@@ -184,11 +195,11 @@ def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table."""
     for dtype in ("bf16", "fp32"):
         pointers = dict.fromkeys(["out", "x", "b0", "b1"], f"*{dtype}") | {"h": "*fp32"}
-        constants = {"KIND": _SILU, "SPLITS": 8, "PADDED": 8, "DOT": DTYPES[dtype]}
+        constants = {"KIND": SILU, "SPLITS": 8, "PADDED": 8, "DOT": DTYPES[dtype]}
         yield kernel_variant(
             f"gate with lora {dtype}", _gate_lora_kernel, pointers, constants | _lora_form(TORCH_DTYPES[dtype])
         )
-    for kind in (_SILU, _GELU, _GELU_TANH):
+    for kind in (SILU, GELU, GELU_TANH):
         for dtype in ("bf16", "fp32"):
             yield KernelVariant(
                 f"gate kind={kind} {dtype}",
@@ -214,7 +225,7 @@ def _gate_cpu(x: torch.Tensor, name: str) -> torch.Tensor | None:
 def silu_and_mul(x: torch.Tensor, delta: ShrunkDelta | None = None) -> torch.Tensor:
     """x: [T, 2I], gate first; delta: what is still to be added to x. Returns [T, I]. See `silu_and_mul_reference`."""
     if x.device.type == "cuda" or delta is not None:
-        return _gate(x, delta, _SILU)
+        return _gate(x, delta, SILU)
     fast = _gate_cpu(x, "multiflora_silu_and_mul") if x.device.type == "cpu" else None
     return silu_and_mul_reference(x) if fast is None else fast
 
@@ -224,7 +235,7 @@ def gelu_and_mul(
 ) -> torch.Tensor:
     """As `silu_and_mul`. See `gelu_and_mul_reference`; only "tanh" has a native kernel."""
     if x.device.type == "cuda" or delta is not None:
-        return _gate(x, delta, _GELU_TANH if approximate == "tanh" else _GELU)
+        return _gate(x, delta, GELU_TANH if approximate == "tanh" else GELU)
     native = approximate == "tanh" and x.device.type == "cpu"
     fast = _gate_cpu(x, "multiflora_gelu_tanh_and_mul") if native else None
     return gelu_and_mul_reference(x, approximate) if fast is None else fast

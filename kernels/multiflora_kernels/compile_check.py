@@ -22,6 +22,8 @@ from multiflora_kernels.attention import plan as attention_plan
 from multiflora_kernels.attention import triton as attention_triton
 from multiflora_kernels.linear import narrow_triton
 from multiflora_kernels.lora import launch as lora_launch
+from multiflora_kernels.moe import grouped_triton as moe_grouped
+from multiflora_kernels.moe import tiles as moe_tiles
 from multiflora_kernels.rope import lora_triton as rope_lora_triton
 from multiflora_kernels.rope import triton as rope_triton
 from multiflora_kernels.runtime.triton import INTERPRETED, KernelVariant, triton
@@ -35,6 +37,8 @@ OPS = (
     attention_plan,
     attention_triton,
     lora_launch,
+    moe_grouped,
+    moe_tiles,
     narrow_triton,
     rms_norm,
     rope_lora_triton,

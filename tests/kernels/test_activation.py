@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from multiflora_kernels.activation import (
-    _GELU,
-    _GELU_TANH,
-    _SILU,
+    GELU,
+    GELU_TANH,
+    SILU,
     clamped_swiglu,
     gate_triton,
     gelu_and_mul,
@@ -86,7 +86,7 @@ def test_view_of_a_wider_tensor(path, near):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # 1 / inf is the 0 that is wanted
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("kind", "formula"), [(_SILU, silu), (_GELU, gelu), (_GELU_TANH, gelu_tanh)])
+@pytest.mark.parametrize(("kind", "formula"), [(SILU, silu), (GELU, gelu), (GELU_TANH, gelu_tanh)])
 @pytest.mark.parametrize(("tokens", "width"), [(1, 7), (3, 130), (2, 1025)])
 def test_triton_kernel(kernel_device, dtype, kind, formula, tokens, width):
     x = (torch.randn(tokens, 2 * width) * 4).to(dtype).to(kernel_device)

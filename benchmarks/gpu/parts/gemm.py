@@ -1,4 +1,4 @@
-"""The matrix products of Llama 3.1 8B, with weights of 16 bits and of fewer."""
+"""The matrix products of Llama 3.1 8B, with weights of 16 bits and of fewer, and those of mixtures of experts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from gpu.case import Case, Setting
 from gpu.measure import probe_cases
+from gpu.probes.experts import expert_probes
 from gpu.probes.gemm import gemm_probes
 from gpu.probes.narrow import narrow_probes
 
@@ -16,3 +17,4 @@ def cases(setting: Setting) -> Iterator[Case]:
     device = torch.device(setting.device)
     yield from probe_cases(gemm_probes(device), setting)
     yield from probe_cases(narrow_probes(device), setting)
+    yield from probe_cases(expert_probes(device), setting)

@@ -23,6 +23,7 @@ from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
+from multiflora_kernels.linear.product_triton import DECODE_ROWS, FEW_ROWS
 
 _FEW_TOKENS = 16
 _MANY_TOKENS = 64
@@ -49,13 +50,16 @@ def warm_up(
     progress: Callable[[int, int], None],
     *,
     compiles_kernels: bool,
+    most_tokens: int = _MANY_TOKENS,
 ) -> None:
-    """compiles_kernels: whether kernels are compiled at their first use. progress(done, total): graphs."""
+    """compiles_kernels: whether kernels are compiled at their first use. most_tokens: of a step. progress(done, total):
+    graphs."""
     for tokens in (1, _FEW_TOKENS):
         logits = dummy.logits([None], tokens)
     if compiles_kernels:
         warm_up_sampler(sampler, logits)
         _compile_for_adapters(dummy, pool, model)
+        _compile_for_experts(dummy, model, most_tokens)
     if graphs is not None:
         graphs.capture_all(progress)
 
@@ -73,6 +77,16 @@ def _compile_for_adapters(dummy: Dummy, pool: SlotPool, model: ModelConfig) -> N
     for tokens in (_FEW_TOKENS, _MANY_TOKENS):
         dummy.logits([None, slot], tokens)
     pool.remove(slot)
+
+
+def _compile_for_experts(dummy: Dummy, model: ModelConfig, most_tokens: int) -> None:
+    """Products of experts are compiled for how many tokens each gets on average: few of a chunk that is long."""
+    mixture = model.form.mixture
+    if mixture is None:
+        return
+    for rows in (DECODE_ROWS, FEW_ROWS):
+        tokens = min((rows + 1) * mixture.num_experts // mixture.top_k, most_tokens)
+        dummy.logits([None] * -(-tokens // _MANY_TOKENS), _MANY_TOKENS)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ What a layer does is its block's business (blocks/). Knows neither sequences nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,7 +19,7 @@ from multiflora_engine.models.blocks.layers import make_blocks
 from multiflora_engine.models.blocks.linear import Linear, LivePoolSite, Sites, is_touched
 from multiflora_engine.models.blocks.norms import make_norm, optional_norm
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.models.weights import MixtureWeights, ModelWeights
 from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention
 from multiflora_kernels.attention.step import AttentionStep
@@ -131,6 +131,7 @@ class Decoder:
         self._rope_of_layer = config.rope_of_layer
         self._embedding = InputEmbedding(config, weights, sites)
         self._first_norm = make_norm(config, weights.layers[0].input_norm)
+        self._experts_loras = [] if sites is None else _loras_of_experts(weights, sites)
         self._blocks = make_blocks(config, weights, sites, ranks)
         self._head = Head(config, weights, sites, ranks)
 
@@ -166,9 +167,11 @@ class Decoder:
         return self._head(hidden, lora)
 
     def runs_in_graphs(self, slots: Collection[int]) -> bool:
-        """Whether a graph can serve a batch of these adapters: not those with an embedding or a head of their own."""
+        """Whether a graph can serve a batch of these adapters: not those with an embedding or a head of their own, nor
+        with LoRA on experts."""
         sites = (self._embedding.site, self._head.site)
-        return not any(site is not None and slot in site.replaced_rows for site in sites for slot in slots)
+        owned = [site.replaced_rows for site in sites if site is not None] + self._experts_loras
+        return not any(slot in by_slot for by_slot in owned for slot in slots)
 
     def _step(self, batch: ForwardBatch, heads: AttentionHeads) -> ForwardStep:
         """What all layers share: made once, so that none of them asks the batch again."""
@@ -192,3 +195,9 @@ class Decoder:
         if not self._takes_plans:
             return None
         return plan_attention(*lengths, len(batch.token_ids), heads, window, batch.query_bounds)
+
+
+def _loras_of_experts(weights: ModelWeights, sites: Sites) -> list[Mapping[int, object]]:
+    """Slot -> its adapter's LoRA, of each linear of experts; live."""
+    mixtures = [layer.mlp for layer in weights.layers if isinstance(layer.mlp, MixtureWeights)]
+    return [sites.experts(name) for mlp in mixtures for name in (*mlp.up_linears, mlp.down_linear)]

@@ -84,6 +84,19 @@ class MlpWeights:
     def projections(self) -> tuple[Projection, ...]:
         return self.up, self.down
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a launch or two compute it, whatever its tokens are."""
+        return True
+
+
+@dataclass(frozen=True)
+class ExpertStack:
+    """One linear, or several stacked, of all experts, in one piece of memory."""
+
+    weight: DenseWeight | QuantisedWeight  # [E * N, K], expert by expert
+    bias: torch.Tensor | None  # [E, N]
+
 
 @dataclass(frozen=True)
 class MixtureWeights:
@@ -93,9 +106,16 @@ class MixtureWeights:
     up_linears: tuple[str, ...]  # what adapters call gate and up of all experts (`ExpertLinear.name`)
     down_linear: str
     router: Projection  # [E, H]
-    experts: tuple[MlpWeights, ...]  # views of two tensors: [E, 2 I, H] and [E, H, I]
+    experts: tuple[MlpWeights, ...]
+    up: ExpertStack | None  # of which the experts are views; None: not all of them are kept alike
+    down: ExpertStack | None  # likewise
     shared: MlpWeights | None  # sees every token; None in families without
     shared_gate: Projection | None  # [1, H]; None likewise
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether kernels can multiply all experts at once."""
+        return self.up is not None and self.down is not None
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -310,7 +330,7 @@ class _Allocator:
     def _head(self, tied: torch.Tensor | None) -> Projection:
         site, form = self._config.head_site, self._form
         bias = self._empty(site.out_features) if form.head_bias else None
-        weight = self._weight([site], (site.out_features, site.in_features), tied)
+        weight = self._product([site], (site.out_features, site.in_features), tied)
         return Projection(weight, bias, ((site, 0, site.out_features),), is_normalised=form.head_is_normalised)
 
     def _layer(self, index: int) -> LayerWeights:
@@ -345,25 +365,39 @@ class _Allocator:
         )
         up, down = self._config.expert_linears(index, mixture)
         names = tuple(linear.name for linear in up), down.name
-        return MixtureWeights(mixture, *names, router, self._experts(index, mixture), own, gate)
+        of_experts = self._config.expert_sites(index, mixture)
+        up_stack, ups = self._experts([one.up for one in of_experts], mixture)
+        down_stack, downs = self._experts([[one.down] for one in of_experts], mixture)
+        experts = tuple(MlpWeights(*pair) for pair in zip(ups, downs, strict=True))
+        return MixtureWeights(mixture, *names, router, experts, up_stack, down_stack, own, gate)
 
     def _dense_mlp(self, sites: MlpSites) -> MlpWeights:
         form = self._form
         return MlpWeights(self._projection(sites.up, form.up_bias), self._projection([sites.down], form.down_bias))
 
-    def _experts(self, index: int, mixture: Mixture) -> tuple[MlpWeights, ...]:
-        hidden, size = self._config.hidden_size, mixture.expert_size
-        ups = self._empty(mixture.num_experts, 2 * size, hidden)
-        downs = self._empty(mixture.num_experts, hidden, size)
+    def _experts(
+        self, linears: Sequence[Sequence[Site]], mixture: Mixture
+    ) -> tuple[ExpertStack | None, list[Projection]]:
+        """linears: of each expert, those that are stacked."""
+        stack = self._stack(linears, mixture)
+        made = []
+        for index, sites in enumerate(linears):
+            weight, bias = None, None
+            if stack is not None:
+                rows = stack.weight.shape[0] // len(linears)
+                weight = stack.weight.rows(index * rows, (index + 1) * rows)
+                bias = None if stack.bias is None else stack.bias[index]
+            projection = self._projection(sites, mixture.has_biases, weight, bias)
+            made.append(replace(projection, is_transposed=mixture.is_interleaved))
+        return stack, made
 
-        def projection(sites: Sequence[Site], values: torch.Tensor) -> Projection:
-            made = self._projection(sites, mixture.has_biases, values)
-            return replace(made, is_transposed=mixture.is_interleaved)
-
-        return tuple(
-            MlpWeights(projection(sites.up, up), projection([sites.down], down))
-            for sites, up, down in zip(self._config.expert_sites(index, mixture), ups, downs, strict=True)
-        )
+    def _stack(self, linears: Sequence[Sequence[Site]], mixture: Mixture) -> ExpertStack | None:
+        rows, inputs = sum(site.out_features for site in linears[0]), linears[0][0].in_features
+        form, *others = {self._form_of(sites) for sites in linears}
+        if others or isinstance(form, torch.dtype):
+            return None
+        weight = self._weight(form, (len(linears) * rows, inputs))
+        return ExpertStack(weight, self._empty(len(linears), rows) if mixture.has_biases else None)
 
     def _norm(self, name: str | None, size: int) -> NormWeights | None:
         if name is None:
@@ -390,20 +424,36 @@ class _Allocator:
     def _norm_weight(self, *shape: int) -> torch.Tensor:
         return self._empty(*shape, dtype=torch.float32 if self._form.norm_in_float32 else self._dtype)
 
-    def _projection(self, sites: Sequence[Site], has_bias: bool, values: torch.Tensor | None = None) -> Projection:
-        """values: where the weight lies if it is dense; None: in memory of its own."""
+    def _projection(
+        self,
+        sites: Sequence[Site],
+        has_bias: bool,
+        weight: LinearWeight | None = None,
+        bias: torch.Tensor | None = None,
+    ) -> Projection:
+        """weight, bias: where they lie; None: in memory of their own."""
         ranges, rows = [], 0
         for site in sites:
             ranges.append((site, rows, rows + site.out_features))
             rows += site.out_features
-        bias = self._empty(rows) if has_bias else None
-        weight = self._weight(sites, (rows, sites[0].in_features), values)
+        if bias is None and has_bias:
+            bias = self._empty(rows)
+        if weight is None:
+            weight = self._product(sites, (rows, sites[0].in_features))
         return Projection(weight, bias, tuple(ranges), self._form.is_transposed)
 
-    def _weight(self, sites: Sequence[Site], shape: tuple[int, int], values: torch.Tensor | None) -> LinearWeight:
+    def _product(
+        self, sites: Sequence[Site], shape: tuple[int, int], values: torch.Tensor | None = None
+    ) -> LinearWeight:
+        """values: where the weight lies if it is dense."""
         form = self._form_of(sites)
         if isinstance(form, torch.dtype):
             return BFloat16Weight(self._narrow(shape, values))
+        return self._weight(form, shape, values)
+
+    def _weight(
+        self, form: IntegerForm | None, shape: tuple[int, int], values: torch.Tensor | None = None
+    ) -> DenseWeight | QuantisedWeight:
         if form is not None:
             return QuantisedWeight.empty(form, shape, self._dtype, self._device)
         return DenseWeight(self._empty(*shape) if values is None else values)

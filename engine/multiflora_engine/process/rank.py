@@ -80,7 +80,7 @@ def _rank(start: StartRank, adapters: Connection) -> FollowingRank:
         slots, rows = pool_size(config.max_loras, config.max_lora_rank)
         pool = SlotPool(loaded.part, slots, rows, loaded.weights.dtype, device, config.max_lora_rank, _ANY_BYTES)
         sampler = Sampler(model.vocab_size)
-        config = without_graphs(config, model)
+        config = without_graphs(config, model, loaded.weights)
         side = build_device_side(config, model, loaded.weights, pool, sampler, None, group)
     follower = LoadFollower(loaded.load_adapter, adapters, warm_up_adapter(model, loaded.weights.dtype))
     threading.Thread(target=follower.run, name="adapter-reader", daemon=True).start()

@@ -82,6 +82,10 @@ class DenseWeight:
         native(arguments, rows <= MAX_DOT_ROWS)
         return y
 
+    def rows(self, first: int, end: int) -> DenseWeight:
+        """A view of these rows."""
+        return DenseWeight(self.tensor[first:end])
+
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
         """[end - first, K], a view."""
         return self.tensor[first:end]

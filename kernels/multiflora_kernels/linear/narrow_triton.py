@@ -85,7 +85,7 @@ def narrow_linear_triton(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | 
     y = torch.empty((count, columns), dtype=x.dtype, device=x.device)
     if count == 0:
         return y
-    tile = product_tile(count, x.dtype)
+    tile = product_tile(count, x.dtype, w)
     parts, part = _parts(columns, k, tile, x.device)
     target = y if parts == 1 else torch.empty((parts, count, columns), dtype=torch.float32, device=x.device)
     grid = (-(-columns // tile.columns), -(-count // tile.rows), parts)
@@ -113,6 +113,7 @@ def _parts(columns: int, k: int, tile: ProductTile, device: torch.device) -> tup
 _NARROW = {
     "int4 g128": (4, 128, False, None, None),
     "int4 g32 zeros": (4, 32, True, None, None),
+    "mxfp4 g32": (4, 32, False, 16, None),
     "nf4 g64": (4, 64, False, 16, None),
     "int8": (8, 4096, False, None, None),
     "e4m3 g128": (8, 128, False, None, torch.float8_e4m3fn),
@@ -152,7 +153,8 @@ def kernel_variants() -> Iterator[KernelVariant]:
 
 
 def _variant(name: str, dtype: torch.dtype, rows: int) -> KernelVariant:
-    matrix, tile = meta_matrix(name, 4096), product_tile(rows, dtype)
+    matrix = meta_matrix(name, 4096)
+    tile = product_tile(rows, dtype, matrix)
     constants: dict[str, Any] = {"BIAS": True} | product_constants(matrix, tile, dtype)
     kind = "bf16" if dtype == torch.bfloat16 else "fp32"
     return KernelVariant(

@@ -36,8 +36,9 @@ class ProductTile:
 DECODE_ROWS, FEW_ROWS, MANY_ROWS = 16, 64, 128
 
 
-def product_tile(rows: int, dtype: torch.dtype) -> ProductTile:
+def product_tile(rows: int, dtype: torch.dtype, w: NarrowMatrix, *, has_two: bool = False) -> ProductTile:
     """For so many rows of x of that dtype. The largest sizes that spill no register on sm_80, sm_86 and sm_90.
+    has_two: a program keeps two products.
 
     Up to 16 rows the memory is what counts: a pass takes whole lines of 128 bytes of codes of 8 bits, half of one of 4.
     """
@@ -47,7 +48,8 @@ def product_tile(rows: int, dtype: torch.dtype) -> ProductTile:
         return ProductTile(DECODE_ROWS, 64, 128, warps=4, stages=4)
     if rows <= FEW_ROWS:
         return ProductTile(FEW_ROWS, 64, 128, warps=4, stages=3)
-    return ProductTile(MANY_ROWS, 128, 64, warps=8, stages=3)
+    columns = 64 if has_two or w.table is not None else 128
+    return ProductTile(MANY_ROWS, columns, 64, warps=8, stages=3)
 
 
 @jit

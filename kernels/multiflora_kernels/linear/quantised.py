@@ -53,11 +53,11 @@ class QuantisedWeight:
     def __init__(
         self, form: IntegerForm, matrix: NarrowMatrix, dtype: torch.dtype, inputs: torch.Tensor | None = None
     ) -> None:
-        """dtype: of x and y, and of dequantised rows. inputs: the form's order, int64 [K]."""
+        """dtype: of x and y, and of dequantised rows. inputs: the form's order, int64 [K]; None: its own."""
         self.form = form
         self.matrix = matrix
         self.dtype = dtype
-        self._inputs = inputs
+        self.inputs = inputs
         self._way = integer_way() if form.rounds_inputs else None
 
     @classmethod
@@ -91,22 +91,22 @@ class QuantisedWeight:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.tensors) + (0 if self._inputs is None else self._inputs.nbytes)
+        return sum(part.nbytes for part in self.tensors) + (0 if self.inputs is None else self.inputs.nbytes)
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x: [T, K], bias: [N]. See `narrow_linear_reference`, and `integer_linear` of forms that round inputs."""
         if self._way is not None:
             return integer_linear(x, self.matrix, bias, self._way)
-        return narrow_linear(x if self._inputs is None else x.index_select(1, self._inputs), self.matrix, bias)
+        return narrow_linear(x if self.inputs is None else x.index_select(1, self.inputs), self.matrix, bias)
 
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
         """[end - first, K], made anew."""
         kept = widen(self.matrix.rows(first, end)).to(self.dtype)
-        return kept if self._inputs is None else torch.empty_like(kept).index_copy_(1, self._inputs, kept)
+        return kept if self.inputs is None else torch.empty_like(kept).index_copy_(1, self.inputs, kept)
 
     def rows(self, first: int, end: int) -> QuantisedWeight:
         """A view of these rows, for a loader."""
-        return QuantisedWeight(self.form, self.matrix.rows(first, end), self.dtype, self._inputs)
+        return QuantisedWeight(self.form, self.matrix.rows(first, end), self.dtype, self.inputs)
 
     def store_(self, first: int, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None) -> None:
         """Rows from `first` on. codes: uint8 [n, K] of `form.bits` bits, input after input; scales: [n, G]; zeros:
@@ -116,7 +116,7 @@ class QuantisedWeight:
         own.scales.copy_(scales)
         if own.zeros is not None:
             own.zeros.copy_(self._shifted(1 << (self.form.bits - 1) if zeros is None else zeros))
-        codes = codes if self._inputs is None else codes[:, self._inputs.to(codes.device)]
+        codes = codes if self.inputs is None else codes[:, self.inputs.to(codes.device)]
         own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else self._signed(codes).view(torch.int8))
 
     def quantise_(self, first: int, values: torch.Tensor, columns: slice = _ALL) -> None:

@@ -1,1 +1,1 @@
-"""Floor 2: mixtures of experts: which experts a token goes to, and how their results come together."""
+"""Floor 5: mixtures of experts: routing, tiles of pairs, grouped products, the weighted sum, LoRA on experts."""

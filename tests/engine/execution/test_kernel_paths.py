@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.engine.models.quantisation.cases import FIXTURES
+from tests.engine.models.quantisation.cases import FIXTURES, gpt_oss_in_mxfp4
 from tests.engine.models.quantisation.test_adapters import LINEAR, dense_twin
-from transformers import BloomConfig
+from transformers import BloomConfig, Qwen2MoeConfig
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
@@ -19,8 +19,15 @@ ASKING = (
     "multiflora_kernels.attention.plan",
     "multiflora_kernels.attention.paged_attention",
     "multiflora_kernels.linear.narrow",
+    "multiflora_engine.models.blocks.sublayers",
 )
 """Modules that ask whether a device runs kernels."""
+SHARED = {
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 40,
+    "shared_expert_intermediate_size": 48,
+}
 PROMPTS = [[5, 6, 7, 8, 9], [100, 11]]
 
 pytestmark = pytest.mark.kernel
@@ -67,3 +74,18 @@ def test_weights_of_four_bits(
     with adapted.disable_adapter():
         check_answer(adapted, PROMPTS[1], base_answer)
     assert "_narrow_kernel" in launches
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "gpt_oss"])
+def test_mixtures(
+    family: str, launches: set[str], tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any
+) -> None:
+    """Beside a shared expert, and in 4 bits with biases."""
+    if family == "gpt_oss":
+        model, folder = gpt_oss_in_mxfp4(tiny_config, save_model)
+    else:
+        model, folder = save_model(tiny_config(Qwen2MoeConfig, **SHARED))
+    built = start_engine(folder, device=DEVICE, dtype="float32", max_model_len=64)
+    for prompt, answer in zip(PROMPTS, ask(built, PROMPTS, max_tokens=2), strict=True):
+        check_answer(model, prompt, answer)
+    assert launches >= {"_few_kernel", "_many_kernel", "_experts_kernel"}

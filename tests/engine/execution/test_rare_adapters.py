@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from gpu.fake.card import FakeCard, fake_card
-from gpu.llama import model_config, random_weights
+from gpu.llama import model_config
 from gpu.parts.smoke import TINY
 from gpu.steps import Traffic
 from multiflora_adapters.weights import HostAdapter
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine import build as build_module
 from multiflora_engine.build import assemble_engine
-from multiflora_engine.models.weights import FormOf, allocate_weights
+from multiflora_engine.models.weights import allocate_weights
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_kernels.linear.quantised import IntegerForm
 
-PROMPTS = (3, 17, 100)
+PROMPTS = (3, 17, 200)
 
 
 @pytest.fixture
@@ -28,14 +29,11 @@ def card() -> Iterator[FakeCard]:
         yield card
 
 
-def start(max_loras: int = 4, form_of: FormOf | None = None) -> Traffic:
+def start(max_loras: int = 4, shape: dict[str, Any] = TINY, form: IntegerForm | None = None) -> Traffic:
     """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere.
-    form_of: of weights that are not dense."""
-    model, device = model_config(TINY), torch.device("cuda")
-    if form_of is None:
-        weights = random_weights(model, torch.bfloat16, device)
-    else:
-        weights = allocate_weights(model, torch.bfloat16, device, form_of)
+    form: of weights that are not dense."""
+    model = model_config(shape)
+    weights = allocate_weights(model, torch.bfloat16, torch.device("cuda"), lambda sites: form)
     base = model.base_model("tiny", digest="tiny")
 
     def load(digest: str) -> HostAdapter:
@@ -54,9 +52,27 @@ def serve(traffic: Traffic) -> None:
         traffic.built.use_idle_moment()
 
 
-@pytest.mark.parametrize("form_of", [None, lambda sites: IntegerForm(4, 32)], ids=["dense", "four_bits"])
-def test_all_kernels_are_there_before_the_first_request(card: FakeCard, form_of: FormOf | None) -> None:
-    traffic = start(form_of=form_of)
+MIXTURE = TINY | {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "head_dim": 64,
+    "num_experts": 8,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 96,
+}
+"""An expert gets more tokens on average of the longest prompt than of what adapters' kernels are compiled with."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [(TINY, None), (TINY, IntegerForm(4, 32)), (MIXTURE, None), (MIXTURE, IntegerForm(4, 32))],
+    ids=["dense", "four_bits", "mixture", "mixture_of_four_bits"],
+)
+def test_all_kernels_are_there_before_the_first_request(
+    card: FakeCard, shape: dict[str, Any], form: IntegerForm | None
+) -> None:
+    traffic = start(shape=shape, form=form)
+    assert traffic.built.device_side.graphs is not None
     compiled = set(card.forms)
     serve(traffic)
     assert {name for name, *_ in card.forms - compiled} == set()

@@ -1,9 +1,10 @@
-"""Mixtures of experts: what config.json may say, checkpoints that lack an expert, no graphs."""
+"""Mixtures of experts: what config.json may say, checkpoints that lack an expert, how experts are kept."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from safetensors.torch import load_file, save_file
 from tests.engine.models.cases import config_of, refusal_of
 from transformers import MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
+from multiflora_adapters.base_model import Site
+from multiflora_engine.build import without_graphs
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
-from multiflora_engine.models.weights import MixtureWeights, ModelWeights
+from multiflora_engine.models.weights import MixtureWeights, ModelWeights, allocate_weights
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_kernels.linear.quantised import INT8, IntegerForm, QuantisedWeight
 
 BASE: dict[str, Any] = {
     "vocab_size": 300,
@@ -222,14 +227,37 @@ def test_fused_experts_that_do_not_fit_are_refused(
         weights_of(folder)
 
 
-def test_a_mixture_runs_without_graphs(
-    tiny_config: Any, save_model: Any, start_engine: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr(
-        "multiflora_engine.build.choose_capture", lambda device, enforce_eager: asked.append(enforce_eager)
-    )
-    for values in ({**SIZES, "decoder_sparse_step": 2}, {**SIZES, "num_experts": 0}):
-        _, folder = save_model(tiny_config(Qwen3MoeConfig, **values))
-        start_engine(folder)
-    assert asked == [True, False]
+@pytest.mark.parametrize(
+    ("narrow", "is_eager"),
+    [("no expert", False), ("experts.", False), ("experts.1.", True), ("experts.2.down", True)],
+)
+def test_graphs_need_experts_that_are_kept_alike(narrow: str, is_eager: bool, tmp_path: Path) -> None:
+    """Else they are multiplied one by one, by counts that the host must know."""
+    model = load(tmp_path, **QWEN3_MOE, num_hidden_layers=1, moe_intermediate_size=64)
+
+    def form_of(sites: Sequence[Site]) -> IntegerForm | None:
+        return INT8 if narrow in sites[0].name else None
+
+    weights = allocate_weights(model, torch.float32, torch.device("meta"), form_of)
+    config = EngineConfig(model_path="", artifact_root="")
+    assert without_graphs(config, model, weights).enforce_eager == is_eager
+
+
+@pytest.mark.parametrize("form", [None, INT8], ids=str)
+def test_experts_are_views_of_what_kernels_read(form: IntegerForm | None, tmp_path: Path) -> None:
+    """Weights and biases, so that both ways through a layer have the same values."""
+    sizes = {"num_local_experts": 3, "num_experts_per_tok": 2, "head_dim": 16, "num_hidden_layers": 1}
+    model = load(tmp_path, architectures=["GptOssForCausalLM"], **sizes)
+    mlp = allocate_weights(model, torch.float32, torch.device("cpu"), lambda sites: form).layers[0].mlp
+    assert isinstance(mlp, MixtureWeights)
+    for stack, experts in ((mlp.up, [e.up for e in mlp.experts]), (mlp.down, [e.down for e in mlp.experts])):
+        assert stack is not None
+        assert stack.bias is not None
+        parts = stack.weight.tensors if isinstance(stack.weight, QuantisedWeight) else (stack.weight.tensor,)
+        for number, expert in enumerate(experts):
+            assert expert.bias is not None
+            own = expert.weight.tensors if isinstance(expert.weight, QuantisedWeight) else (expert.weight.tensor,)
+            for part in (*own, expert.bias):
+                part.fill_(number)
+        for part in (*parts, stack.bias):
+            assert part.view(3, -1).float().mean(1).tolist() == [0, 1, 2]

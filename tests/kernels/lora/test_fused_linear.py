@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.kernels.lora.cases import Site, loop, stacked
 
 from multiflora_kernels.activation import (
-    _SILU,
+    SILU,
     gate_triton,
     gelu_and_mul,
     gelu_and_mul_reference,
@@ -77,7 +77,7 @@ def test_activation(kernel_device, dtype, width):
     y, delta = product.parts(static_segments(kernel_device))
     assert delta is not None
     before = y.clone()
-    gated, plain = silu_and_mul(y, delta), gate_triton(y, _SILU)
+    gated, plain = silu_and_mul(y, delta), gate_triton(y, SILU)
     assert_near(gated, silu_and_mul_reference(product.expected))
     assert torch.equal(y, before)
     for rows in (slice(STARTS[0]), slice(STARTS[-1], None)):

@@ -8,7 +8,7 @@ import torch
 
 from multiflora_engine.models.blocks.linear import Sites
 from multiflora_engine.models.weights import Projection
-from multiflora_kernels.lora.expert_lora import AdapterRuns, lora_experts_
+from multiflora_kernels.moe.expert_lora import AdapterRuns, lora_experts_
 from multiflora_kernels.moe.experts import ExpertRows, each_group
 
 

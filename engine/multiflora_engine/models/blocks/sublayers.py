@@ -18,15 +18,29 @@ from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.blocks.norms import fused_head_norms, head_norms
 from multiflora_engine.models.config import Activation, ModelConfig
 from multiflora_engine.models.families.mixture import Mixture
-from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWeights
-from multiflora_kernels.activation import activate, clamped_swiglu, gelu_and_mul, silu_and_mul
+from multiflora_engine.models.weights import ExpertStack, LayerWeights, MixtureWeights, MlpWeights
+from multiflora_kernels.activation import (
+    CLAMPED_SWIGLU,
+    GELU,
+    GELU_TANH,
+    SILU,
+    activate,
+    clamped_swiglu,
+    gelu_and_mul,
+    silu_and_mul,
+)
 from multiflora_kernels.attention.paged_attention import paged_attention
+from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
+from multiflora_kernels.linear.quantised import QuantisedWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments
-from multiflora_kernels.lora.expert_lora import AdapterRuns, adapter_runs
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta, completed
+from multiflora_kernels.moe.expert_lora import AdapterRuns, adapter_runs
+from multiflora_kernels.moe.expert_mlp import ExpertMlps, mix_expert_mlps_triton
 from multiflora_kernels.moe.experts import ExpertRows, mix_experts
+from multiflora_kernels.moe.grouped_triton import ExpertGate, ExpertLinears
 from multiflora_kernels.moe.routing import route
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
+from multiflora_kernels.runtime.triton import runs_kernels
 
 
 class SelfAttention:
@@ -129,6 +143,7 @@ class MixtureMlp:
 
     def __init__(self, activation: Activation, weights: MixtureWeights, sites: Sites | None) -> None:
         self._mixture = weights.mixture
+        self._mlps = expert_mlps(activation, weights)
         self._router = Linear(weights.router, sites)
         self._activation = _gate_of_experts(activation, weights.mixture)
         self._gate_up = ExpertProjection([expert.up for expert in weights.experts], weights.up_linears, sites)
@@ -139,19 +154,53 @@ class MixtureMlp:
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
         """See `Mlp`."""
         routing = route(self._router(x, lora), self._mixture.top_k, is_normalised=self._mixture.is_normalised)
-        y = mix_experts(x, routing, self._mixture.num_experts, partial(self._experts, lora))
+        if self._mlps is not None and runs_kernels(x.device) and not self._is_touched(lora):
+            y = mix_expert_mlps_triton(x, routing, self._mlps)
+        else:
+            y = mix_experts(x, routing, self._mixture.num_experts, partial(self._experts, lora))
         if self._shared is None or self._shared_gate is None:
             return y, None
         shared = completed(*self._shared(x, lora))
         return y + torch.sigmoid(self._shared_gate(x, lora)) * shared, None
 
+    @property
+    def _slots(self) -> set[int]:
+        """Of resident adapters that touch experts."""
+        return self._gate_up.slots | self._down.slots
+
+    def _is_touched(self, lora: LoraSegments | None) -> bool:
+        """Whether adapters of the batch touch experts; in graphs there are none that do (`Decoder.runs_in_graphs`)."""
+        return lora is not None and not self._slots.isdisjoint(lora.host_slots)
+
     def _experts(self, lora: LoraSegments | None, x: torch.Tensor, rows: ExpertRows) -> torch.Tensor:
         """x: [P, H], sorted by expert. Returns [P, H], each row from its expert."""
         runs: AdapterRuns = ()
-        if lora is not None and (slots := self._gate_up.slots | self._down.slots):
+        if lora is not None and (slots := self._slots):
             runs = adapter_runs(rows, lora, slots)
         hidden = self._activation(self._gate_up(x, rows, runs), None)
         return self._down(hidden, rows, runs)
+
+
+_KINDS: dict[Activation, int] = {"silu": SILU, "gelu": GELU, "gelu_tanh": GELU_TANH}
+
+
+def expert_mlps(activation: Activation, weights: MixtureWeights) -> ExpertMlps | None:
+    """As kernels read them; None where not all experts are kept alike."""
+    if weights.up is None or weights.down is None:
+        return None
+    gate = weights.mixture.gate
+    return ExpertMlps(
+        _expert_linears(weights.up, weights.mixture),
+        _expert_linears(weights.down, weights.mixture),
+        ExpertGate(_KINDS[activation]) if gate is None else ExpertGate(CLAMPED_SWIGLU, gate.alpha, gate.limit),
+    )
+
+
+def _expert_linears(stack: ExpertStack, mixture: Mixture) -> ExpertLinears:
+    weight = stack.weight
+    if isinstance(weight, QuantisedWeight):
+        return ExpertLinears(weight.matrix, stack.bias, mixture.num_experts, weight.inputs)
+    return ExpertLinears(NarrowMatrix(weight.tensor), stack.bias, mixture.num_experts)
 
 
 def _gate_of_experts(activation: Activation, mixture: Mixture) -> Gate:

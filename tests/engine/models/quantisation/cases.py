@@ -1,4 +1,4 @@
-"""A fixture that a test may damage, and what the loader says of it."""
+"""A fixture that a test may damage and what the loader says of it, and gpt-oss as it is published."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GptOssConfig
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
@@ -45,3 +47,24 @@ def changed(name: str, folder: Path, tensors: Callable[[Tensors], Any] | None = 
     config["quantization_config"] = {key: value for key, value in quantisation.items() if value is not None}
     (copy / "config.json").write_text(json.dumps(config))
     return copy
+
+
+LEFT_OUT = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+
+
+def gpt_oss_in_mxfp4(tiny_config: Any, save_model: Any) -> tuple[Any, Path]:
+    """(gpt-oss in transformers, its folder) with experts in MXFP4."""
+    config = tiny_config(GptOssConfig, num_local_experts=3, num_experts_per_tok=2, head_dim=32, sliding_window=20)
+    model, folder = save_model(config)
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+        scales = torch.randint(122, 126, (experts, outputs, inputs // 32), dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        model.get_parameter(name).data = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    path = folder / "config.json"
+    settings = {"quant_method": "mxfp4", "modules_to_not_convert": LEFT_OUT}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
+    return model, folder

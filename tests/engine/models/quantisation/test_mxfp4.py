@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GptOssConfig
+from tests.engine.models.quantisation.cases import gpt_oss_in_mxfp4
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from multiflora_engine.models.checkpoint import stored_tensors
@@ -62,26 +61,12 @@ def test_damaged_files_are_refused(
 
 
 EXPERTS = "model.layers.1.mlp.experts"
-LEFT_OUT = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
 
 
 @pytest.fixture
 def gpt_oss(tiny_config: Any, save_model: Any) -> tuple[Any, Path]:
     """(gpt-oss in transformers, its folder) with experts in MXFP4."""
-    config = tiny_config(GptOssConfig, num_local_experts=3, num_experts_per_tok=2, head_dim=32, sliding_window=20)
-    model, folder = save_model(config)
-    tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
-        experts, inputs, outputs = tensors.pop(name).shape
-        blocks = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
-        scales = torch.randint(122, 126, (experts, outputs, inputs // 32), dtype=torch.uint8)
-        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
-        model.get_parameter(name).data = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    path = folder / "config.json"
-    settings = {"quant_method": "mxfp4", "modules_to_not_convert": LEFT_OUT}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
-    return model, folder
+    return gpt_oss_in_mxfp4(tiny_config, save_model)
 
 
 @pytest.mark.parametrize("dequantize", [False, True])

@@ -9,8 +9,8 @@ import torch
 from tests.kernels.lora.cases import Site, make_site
 
 from multiflora_kernels.lora.batched_lora import LoraSegments
-from multiflora_kernels.lora.expert_lora import adapter_runs, lora_experts_, lora_experts_reference_
 from multiflora_kernels.lora.tiles import build_tiles
+from multiflora_kernels.moe.expert_lora import adapter_runs, lora_experts_, lora_experts_reference_
 from multiflora_kernels.moe.experts import ExpertRows, sort_by_expert
 from multiflora_kernels.moe.routing import Routing, route
 
