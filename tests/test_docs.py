@@ -22,7 +22,7 @@ LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
 CODE = re.compile(r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`")
 NOT_OURS = {"llama.cpp", "_kernel", "banned_token_ids"}
 """Another project; how names end; the example of a recipe."""
-HOUSE = re.compile(r"^ {6}(\d) {2}(\w+)(/|\.py) +\S.*$", re.MULTILINE)
+HOUSE = re.compile(r"^ {6}(\d+) {1,2}(\w+)(/|\.py) +\S.*$", re.MULTILINE)
 
 
 @cache

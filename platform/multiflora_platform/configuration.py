@@ -5,7 +5,7 @@ Knows no setting by name; vLLM's names mean here what vllm_options says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,21 +29,36 @@ class Configuration:
     notices: tuple[str, ...]
 
 
+_Layer = tuple[Source, Callable[[str], str], Mapping[str, Any]]
+"""Source, how a name is spelled there, and values by name."""
+
+
 def configure(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Configuration:
     """Merge command line > environment > file > default. cli: by setting's or vLLM's name.
 
     Raises ConfigurationError naming the setting, its value's place and what is accepted.
     """
-    environment = {
-        name: environ[_variable(name)]
-        for name in (*Settings.model_fields, *(name for name in OPTIONS if name not in Settings.model_fields))
-        if environ.get(_variable(name), "") != ""  # an empty variable counts as unset
-    }
-    layers: tuple[tuple[Source, Callable[[str], str], Mapping[str, Any]], ...] = (
-        ("file", lambda name: f"`{name}:` in {file}", _read_file(file) if file else {}),
-        ("env", _variable, environment),
-        ("cli", flag, cli),
-    )
+    keys = read_keys(file, f"--config {file}") if file else {}
+    return _merged([_of_file(keys, str(file)), _of_environment(environ), ("cli", flag, cli)])
+
+
+def configure_keys(keys: Mapping[str, Any], environ: Mapping[str, str], file: str) -> Configuration:
+    """The same of keys of another file, which says what holds everywhere: the environment has what it leaves out."""
+    return _merged([_of_environment(environ), _of_file(keys, file)])
+
+
+def _of_file(keys: Mapping[str, Any], file: str) -> _Layer:
+    return "file", lambda name: f"`{name}:` in {file}", keys
+
+
+def _of_environment(environ: Mapping[str, str]) -> _Layer:
+    names = (*Settings.model_fields, *(name for name in OPTIONS if name not in Settings.model_fields))
+    # An empty variable counts as unset.
+    return "env", _variable, {name: value for name in names if (value := environ.get(_variable(name), "")) != ""}
+
+
+def _merged(layers: Sequence[_Layer]) -> Configuration:
+    """Later layers win."""
     values: dict[str, Any] = {}
     sources: dict[str, Source] = dict.fromkeys(Settings.model_fields, "default")
     notices: list[str] = []
@@ -65,20 +80,21 @@ def _variable(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_keys(path: Path, named: str) -> dict[str, Any]:
+    """Of a file of YAML. named: as errors name the file. Raises ConfigurationError."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"cannot read --config {path}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {named}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigurationError(f"--config {path} is not YAML: {line}{error.problem}") from None
+        raise ConfigurationError(f"{named} is not YAML: {line}{error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise ConfigurationError(f"{named} is not YAML: {str(error).splitlines()[0]}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigurationError(f"--config {path} must hold `key: value` lines")
+        raise ConfigurationError(f"{named} must hold `key: value` lines")
     return {str(key): value for key, value in content.items()}
 
 

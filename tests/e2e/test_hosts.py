@@ -34,12 +34,8 @@ PROMPT = "the quick brown fox jumps over the lazy dog"
 
 
 @dataclass
-class Site:
-    """another_engine: runs one more, of a model, with further options."""
-
+class Gateways:
     gateways: list[Server]
-    engines: list[subprocess.Popen[str]]
-    another_engine: Callable[..., AbstractContextManager[subprocess.Popen[str]]]
 
     def replicas(self, gateway: int = 0) -> list[Any]:
         with self.gateways[gateway].http() as http:
@@ -49,6 +45,14 @@ class Site:
         """The engines that each gateway sees and that serve."""
         seen = [self.replicas(number) for number in range(len(self.gateways))]
         return [{row["id"] for row in rows if row["state"] == "ready"} for rows in seen]
+
+
+@dataclass
+class Site(Gateways):
+    """another_engine: runs one more, of a model, with further options."""
+
+    engines: list[subprocess.Popen[str]]
+    another_engine: Callable[..., AbstractContextManager[subprocess.Popen[str]]]
 
 
 @contextmanager
@@ -147,7 +151,7 @@ def test_a_tenants_cache_is_found_from_both_gateways_and_never_by_another_tenant
     assert ask(1, "globex") == 0
 
 
-def under_load(site: Site, event: Callable[[], None]) -> tuple[list[int], list[str]]:
+def under_load(site: Gateways, event: Callable[[], None]) -> tuple[list[int], list[str]]:
     """Statuses of requests of one token, and how streams ended that had begun before the event."""
 
     def short(number: int) -> int:
@@ -194,27 +198,28 @@ def test_an_engine_that_is_told_to_end_fails_nothing_and_leaves(site: Site) -> N
     wait_until(lambda: [len(site.replicas(number)) for number in (0, 1)] == [1, 1])
 
 
+def state_of(http: httpx.Client, model: str) -> str | None:
+    """None until its files were read, and when it is gone."""
+    answer = http.get(f"/api/v1/models/{model}")
+    return answer.json()["state"] if answer.is_success and answer.json()["digest"] else None
+
+
 def test_one_more_base_model_is_served_by_all_gateways_with_engines_of_its_own(site: Site) -> None:
     """It is asked for at one gateway and unloaded at the other; both use the one engine of its group."""
     demo = demo_folder() / "base"
     one, two = (gateway.http() for gateway in site.gateways)
 
-    def state(http: httpx.Client) -> str | None:
-        """None until its files were read, and when it is gone."""
-        answer = http.get("/api/v1/models/second")
-        return answer.json()["state"] if answer.is_success and answer.json()["digest"] else None
-
     with one, two:
         assert one.post("/api/v1/models", json={"name": "second", "source": str(demo)}).status_code == 202
-        wait_until(lambda: [state(http) for http in (one, two)] == ["loading"] * 2)
+        wait_until(lambda: [state_of(http, "second") for http in (one, two)] == ["loading"] * 2)
         early = two.post("/v1/completions", json={"model": "second", "prompt": "x", "max_tokens": 1})
         assert (early.status_code, early.json()["error"]["code"]) == (503, "engine_unavailable")
         with site.another_engine(str(demo), "--group", "second"):
-            wait_until(lambda: [state(http) for http in (one, two)] == ["ready"] * 2)
+            wait_until(lambda: [state_of(http, "second") for http in (one, two)] == ["ready"] * 2)
             texts = {complete(http, "second", 8)["choices"][0]["text"] for http in (one, two)}
             assert len(texts) == 1
             assert texts != {complete(one, "tiny-base", 8)["choices"][0]["text"]}
             assert two.delete("/api/v1/models/second").status_code == 204
-            wait_until(lambda: state(one) is None)
+            wait_until(lambda: state_of(one, "second") is None)
             assert one.post("/v1/completions", json={"model": "second", "prompt": "x"}).status_code == 404
         assert complete(one, "tiny-base", 1)["choices"]

@@ -125,6 +125,7 @@ class StepLoop:
             self._forget_gone()
             self._collect(not self._engine.has_work)
             self._rest()
+        self._announce_end()  # where there was nothing to be finished first
 
     def _announce_end(self) -> None:
         if self._lifetime.stop_requested and not self._is_draining:

@@ -26,9 +26,9 @@ def require_shared_database(settings: Settings) -> None:
         )
 
 
-async def open_database(settings: Settings) -> Database:
+async def open_database(url: str) -> Database:
     """Raises ConfigurationError."""
     try:
-        return await Database.prepared(settings.resolved_database_url)
+        return await Database.prepared(url)
     except Problem as error:
         raise ConfigurationError(error.detail) from None

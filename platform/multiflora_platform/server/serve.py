@@ -218,7 +218,7 @@ async def _parts(
 ) -> AsyncIterator[tuple[Services, Engines]]:
     """The services and their engines, started; stopped in reverse order."""
     async with AsyncExitStack() as stack:
-        database = await open_database(settings)
+        database = await open_database(settings.resolved_database_url)
         stack.push_async_callback(database.close)
         follower = Follower(database)
         await follower.start()

@@ -25,6 +25,7 @@ from multiflora_engine.protocol.messages import (
     AdapterCommand,
     AdapterResult,
     Deltas,
+    Draining,
     Fatal,
     FromEngine,
     Generate,
@@ -179,6 +180,14 @@ def test_sigterm_lets_running_requests_finish(peer: Peer) -> None:
     process.send_signal(signal.SIGTERM)
     rest = [peer.expect(Deltas) for _ in range(19)]
     assert [d.deltas[0].token_ids[0] for d in (first, *rest)] == list(range(11, 31))
+    assert process.wait(60) == 0
+
+
+def test_an_idle_engine_that_gets_sigterm_says_so_before_it_is_gone(peer: Peer) -> None:
+    process = peer.spawn()
+    peer.expect(Welcome)
+    process.send_signal(signal.SIGTERM)
+    peer.expect(Draining)
     assert process.wait(60) == 0
 
 

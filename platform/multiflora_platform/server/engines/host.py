@@ -1,6 +1,7 @@
-"""`multiflora engine`: one engine under its own supervisor, which gateways of other hosts find in the database.
+"""One engine under its own supervisor, which gateways of other hosts find in the database.
 
-Owns its start, its lease and its end. Knows no HTTP and no registry.
+`multiflora engine` runs it, and so do other launchers. Owns its start, its lease and its end. Knows no HTTP and no
+registry.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import contextlib
 import logging
 import signal
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,12 +21,13 @@ from msgspec.structs import replace
 
 from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor
 from multiflora_engine.protocol.lines import Listen
-from multiflora_engine.protocol.messages import PROTOCOL
+from multiflora_engine.protocol.messages import PROTOCOL, LoadProgress
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.base_models.opening import ServedBase, engine_config, open_model, prepare_data_dir
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.hosts.line_keys import LineKeys, line_keys
-from multiflora_platform.fleet.hosts.replica_table import RENEWED_EVERY, Listing, tell, withdraw
+from multiflora_platform.fleet.hosts.replica_table import RENEWED_EVERY, Listing, forget_gone, tell, withdraw
+from multiflora_platform.fleet.processes import silent
 from multiflora_platform.server.beginnings import log_to_stderr, open_database, require_shared_database
 from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.settings import ConfigurationError, Settings
@@ -38,6 +42,20 @@ _LOOK_SECONDS = 0.25
 def run_engine(settings: Settings) -> int:
     """Run until a signal ends it; returns the exit code. Raises ConfigurationError or CommandError."""
     log_to_stderr(settings)
+    return uvloop.run(_until_signalled(settings, plan_of(settings)))
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """What can be known of an engine before it runs. listing: its row in the table, as it begins."""
+
+    opened: ServedBase
+    keys: LineKeys
+    listing: Listing
+
+
+def plan_of(settings: Settings) -> HostPlan:
+    """Raises ConfigurationError."""
     require_shared_database(settings)
     endpoint = _endpoint(settings)
     opened = open_model(settings)
@@ -53,7 +71,7 @@ def run_engine(settings: Settings) -> int:
         protocol=PROTOCOL,
         state="starting",
     )
-    return uvloop.run(_host(settings, opened, keys, listing))
+    return HostPlan(opened, keys, listing)
 
 
 def _endpoint(settings: Settings) -> str:
@@ -69,98 +87,108 @@ def _endpoint(settings: Settings) -> str:
     return settings.listen
 
 
-async def _host(settings: Settings, opened: ServedBase, keys: LineKeys, listing: Listing) -> int:
-    assert settings.listen is not None, "it was looked at"
+async def _until_signalled(settings: Settings, plan: HostPlan) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    database = await open_database(settings)
-    try:
-        with LoadingDisplay() as display:
-            supervisor = EngineSupervisor(
-                engine_config(settings, opened, settings.data_dir / "artifacts"),
-                on_progress=display.update,
-                listen=Listen(settings.listen, keys.engines.secret, keys.gateways.public),
-            )
-            hosted = _Hosted(supervisor, database, listing, _ReadyFile(settings.data_dir, settings.listen))
-            await supervisor.start()
-            try:
-                await hosted.run(stopping)
-                await hosted.leave(settings.drain_timeout)
-            finally:
-                await supervisor.stop()
-                await hosted.withdraw()
-    except EngineFailed as error:
-        if error.kind == "configuration":
-            raise ConfigurationError(error.message) from None
-        raise CommandError(f"the engine cannot be started: {error.message}") from None
-    finally:
-        await database.close()
+    assert settings.listen is not None, "the plan looked at it"
+    shown = _Shown(settings.data_dir, settings.listen, plan.listing)
+    with LoadingDisplay() as display:
+        await EngineHost(settings, plan, shown.show, on_progress=display.update).run(stopping)
     return ExitCode.OK
 
 
-class _ReadyFile:
-    """DATA_DIR/engine-PORT.ready is there while the engine serves, for probes of what starts it."""
+class _Shown:
+    """What people and probes see of the engine: a line on the terminal when it serves for the first time, and
+    DATA_DIR/engine-PORT.ready while it does."""
 
-    def __init__(self, data_dir: Path, listen: str) -> None:
-        self._path = data_dir / f"engine-{urlsplit(listen).port}.ready"
+    def __init__(self, data_dir: Path, listen: str, listing: Listing) -> None:
+        self._file = data_dir / f"engine-{urlsplit(listen).port}.ready"
+        self._listing = listing
+        self._is_announced = False
         self.show(False)
 
     def show(self, is_ready: bool) -> None:
-        if is_ready:
-            self._path.touch()
-        else:
-            self._path.unlink(missing_ok=True)
+        if not is_ready:
+            self._file.unlink(missing_ok=True)
+            return
+        self._file.touch()
+        if not self._is_announced:
+            self._is_announced = True
+            print(f"Engine {self._listing.id} serves the group {self._listing.group}.", flush=True)
 
 
-class _Hosted:
-    """The engine, its row in the table and its file."""
+class EngineHost:
+    """An engine and its row in the table. Needs a running event loop. show: told whether it serves, each time after the
+    table."""
 
     def __init__(
-        self, supervisor: EngineSupervisor, database: Database, listing: Listing, ready_file: _ReadyFile
+        self,
+        settings: Settings,
+        plan: HostPlan,
+        show: Callable[[bool], None],
+        on_progress: Callable[[LoadProgress], None] = silent,
     ) -> None:
-        self._supervisor = supervisor
-        self._database = database
-        self._listing = listing
-        self._ready_file = ready_file
-        self._is_announced = False
+        assert settings.listen is not None, "the plan looked at it"
+        self.supervisor = EngineSupervisor(
+            engine_config(settings, plan.opened, settings.data_dir / "artifacts"),
+            on_progress=on_progress,
+            listen=Listen(settings.listen, plan.keys.engines.secret, plan.keys.gateways.public),
+        )
+        self._show = show
+        self._settings = settings
+        self._listing = plan.listing
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until it is to stop. Raises EngineFailed when the engine never will serve."""
+        """Until it is to stop, and has answered what it had. Raises ConfigurationError or CommandError."""
+        database = await open_database(self._settings.resolved_database_url)
+        try:
+            with contextlib.suppress(Problem):
+                await forget_gone(database)
+            await self.supervisor.start()
+            try:
+                await self._serve(database, stopping)
+                await self._leave(database)
+            finally:
+                await self.supervisor.stop()
+                await self._withdraw(database)
+        except EngineFailed as error:
+            if error.kind == "configuration":
+                raise ConfigurationError(error.message) from None
+            raise CommandError(f"the engine cannot be started: {error.message}") from None
+        finally:
+            await database.close()
+
+    async def _serve(self, database: Database, stopping: asyncio.Event) -> None:
+        """Raises EngineFailed when the engine never will serve."""
         loop = asyncio.get_running_loop()
         due, told = 0.0, None
         while not stopping.is_set():
-            supervisor = self._supervisor
+            supervisor = self.supervisor
             if supervisor.state == "failed":
                 await supervisor.wait_ready()
-            self._announce()
             if (supervisor.state, supervisor.client.epoch) != told or loop.time() >= due:
                 told, due = (supervisor.state, supervisor.client.epoch), loop.time() + RENEWED_EVERY
-                self._ready_file.show(supervisor.state == "ready")
-                await self._tell(supervisor.state)
+                await self._tell(database, supervisor.state)
+                self._show(supervisor.state == "ready")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _LOOK_SECONDS)
 
-    async def leave(self, patience: float) -> None:
-        """Told first, so that gateways that look now find others; then what it has is answered, as far as patience
-        (seconds) reaches."""
-        self._ready_file.show(False)
-        await self._tell("draining")
-        await self._supervisor.drain(patience)
+    async def _leave(self, database: Database) -> None:
+        """Told first, so that gateways that look now find others; then what it has is answered, as far as
+        --drain-timeout reaches."""
+        self._show(False)
+        await self._tell(database, "draining")
+        await self.supervisor.drain(self._settings.drain_timeout)
 
-    async def withdraw(self) -> None:
-        self._ready_file.show(False)
+    async def _withdraw(self, database: Database) -> None:
+        self._show(False)
         with contextlib.suppress(Problem):
-            await withdraw(self._database, self._listing.id)
+            await withdraw(database, self._listing.id)
 
-    async def _tell(self, state: str) -> None:
+    async def _tell(self, database: Database, state: str) -> None:
         """While the database is away the engine goes on: lines to it do not need the table."""
         try:
-            await tell(self._database, replace(self._listing, epoch=self._supervisor.client.epoch or 0, state=state))
+            await tell(database, replace(self._listing, epoch=self.supervisor.client.epoch or 0, state=state))
         except Problem as error:
             _log.warning("The engine's lease could not be renewed: %s", error.detail)
-
-    def _announce(self) -> None:
-        if self._supervisor.client.ready is not None and not self._is_announced:
-            self._is_announced = True
-            print(f"Engine {self._listing.id} serves the group {self._listing.group}.", flush=True)

@@ -29,7 +29,7 @@ from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.hosts.far_engine import FarEngine, FarReplica, address_of
 from multiflora_platform.fleet.hosts.following import FollowedFleet
 from multiflora_platform.fleet.hosts.line_keys import line_keys
-from multiflora_platform.fleet.hosts.replica_table import Listing, listed, tell, withdraw
+from multiflora_platform.fleet.hosts.replica_table import Listing, forget_gone, leases, listed, tell, withdraw
 from multiflora_platform.fleet.routing import Router
 from multiflora_platform.storage.database import Database
 
@@ -234,9 +234,22 @@ async def test_the_table_lists_a_groups_engines_whose_leases_hold(
         for one in (b, a, msgspec.structs.replace(a, state="draining"), msgspec.structs.replace(b, id="c", group="x")):
             await tell(database, one)
         assert list(await listed(database, "group")) == [msgspec.structs.replace(a, state="draining"), b]
+        assert [(lease.listing.id, lease.listing.group) for lease in await leases(database)] == [
+            ("a", "group"),
+            ("b", "group"),
+            ("c", "x"),
+        ]
         with monkeypatch.context() as patch:
             patch.setattr("multiflora_platform.fleet.hosts.replica_table.LEASE_SECONDS", -2.0)
             await tell(database, b)
+        held = {lease.listing.id: lease.seconds > 0 for lease in await leases(database)}
+        assert held == {"a": True, "b": False, "c": True}
+        await forget_gone(database)
+        assert len(await leases(database)) == 3
+        with monkeypatch.context() as patch:
+            patch.setattr("multiflora_platform.fleet.hosts.replica_table._KEPT_SECONDS", 1.0)
+            await forget_gone(database)
+        assert [lease.listing.id for lease in await leases(database)] == ["a", "c"]
         await withdraw(database, "a")
         assert list(await listed(database, "group")) == []
     finally:

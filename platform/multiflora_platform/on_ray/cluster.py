@@ -1,0 +1,154 @@
+"""The only module that imports Ray: connections to a cluster, applications of Ray Serve, what a cluster says of itself.
+
+Whoever imports it has set Ray's variables before; see node.ray_variables.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+from ray.serve._private.api import serve_start
+from ray.serve.schema import ServeDeploySchema
+
+from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.on_ray.applications import DEPLOYMENT
+from multiflora_platform.on_ray.engine_on_ray import EngineOnRay
+
+# What it tells on a terminal is for developers of Ray; failures are raised.
+for _name in ("ray", "ray.serve"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+_POLL_SECONDS = 0.5
+_EXCEPTION = re.compile(r"^[\w.]+: ")
+_FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+
+
+class RayNode(msgspec.Struct, frozen=True):
+    address: str
+    state: str
+    # As Ray counts them, by its names.
+    resources: dict[str, float]
+
+
+class RayGroup(msgspec.Struct, frozen=True):
+    """An application. replicas: how many are in which state. message: why it is not well, as Serve says it."""
+
+    name: str
+    state: str
+    replicas: dict[str, int]
+    message: str
+
+    @property
+    def has_failed(self) -> bool:
+        """For good: it is not tried once more, after another deployment has failed."""
+        return self.state in _FAILED and "STARTING" not in self.replicas
+
+
+class ServedEngine:
+    """What Ray Serve calls of an EngineOnRay; it knows these names."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, keys: dict[str, Any], num_threads: int, ports: Sequence[int] | None
+    ) -> None:
+        self._engine = EngineOnRay(keys, num_threads, ray.util.get_node_ip_address(), ports)
+        await self._engine.start()
+
+    async def check_health(self) -> None:
+        self._engine.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return await self._engine.load()
+
+    async def __del__(self) -> None:
+        """Serve waits for it before it ends the process."""
+        await self._engine.end()
+
+
+def application(args: dict[str, Any]) -> serve.Application:
+    """What Serve builds of an application's `args`; see applications.py."""
+    return serve.deployment(ServedEngine, name=DEPLOYMENT).bind(**args)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Raises CommandError where no cluster answers there."""
+    try:
+        ray.init(address, log_to_driver=False, configure_logging=False, namespace="serve")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise CommandError(f"no Ray cluster answers at {address}: {cause}", ExitCode.UNREACHABLE) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def total_gpus() -> float:
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def deploy(applications: Sequence[dict[str, Any]]) -> None:
+    """These and no others from now on. Returns when Serve knows of them."""
+    client = serve_start(proxy_location="Disabled")
+    schema = {"proxy_location": "Disabled", "applications": list(applications)}
+    client.deploy_apps(ServeDeploySchema.model_validate(schema))
+
+
+def wait_deployed(names: Sequence[str], timeout: float, tell: Callable[[RayGroup], None]) -> None:
+    """Until all engines are as they were deployed. tell: of each change. Raises CommandError."""
+    until, told = time.monotonic() + timeout, dict[str, RayGroup]()
+    while True:
+        found = {group.name: group for group in groups() if group.name in names}
+        for name, group in found.items():
+            if group != told.get(name):
+                tell(group)
+        told = found
+        failed = next((group for group in found.values() if group.has_failed), None)
+        if failed is not None:
+            raise CommandError(f"the group {failed.name} could not be deployed: {failed.message}")
+        if len(found) == len(names) and all(group.state == "RUNNING" for group in found.values()):
+            return
+        if time.monotonic() > until:
+            waiting = next(group for group in found.values() if group.state != "RUNNING")
+            raise CommandError(f"{waiting.name} is not deployed after {timeout:.0f} s, and goes on: {waiting.message}")
+        time.sleep(_POLL_SECONDS)
+
+
+def groups() -> Sequence[RayGroup]:
+    found = []
+    for name, status in serve.status().applications.items():
+        deployment = status.deployments.get(DEPLOYMENT)
+        replicas = {str(state): count for state, count in (deployment.replica_states if deployment else {}).items()}
+        message = _cause(deployment.message if deployment and deployment.message else status.message)
+        found.append(RayGroup(name, status.status.value, replicas, message))
+    return found
+
+
+def _cause(message: str) -> str:
+    """Serve's messages end with a traceback of ours, of which the last line is meant for people."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return _EXCEPTION.sub("", lines[-1]) if lines else ""
+
+
+def nodes() -> Sequence[RayNode]:
+    return [
+        RayNode(
+            node["NodeManagerAddress"],
+            "alive" if node["Alive"] else "dead",
+            {name: value for name, value in node["Resources"].items() if not name.startswith("node:")},
+        )
+        for node in ray.nodes()
+    ]
+
+
+def end_engines() -> None:
+    """All of them, each after it has answered what it had."""
+    serve.shutdown()
