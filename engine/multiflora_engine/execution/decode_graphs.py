@@ -23,6 +23,7 @@ import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.transfers import ALIGNMENT, Staging
+from multiflora_engine.execution.device_tables import DeviceTables
 from multiflora_engine.execution.step_arrays import KNOWN, AdapterRuns, StepArrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_kernels.attention.plan import QueryBounds
@@ -127,7 +128,7 @@ class DecodeGraphs:
         self._layout = layout
         self._sizes = sizes
         self._max_segments = max_segments
-        self._tables = torch.zeros((sizes[-1], max_blocks), dtype=torch.int32, device=device)
+        self._tables = DeviceTables(sizes[-1], max_blocks, device)
         self._memory = torch.zeros(_num_bytes(sizes[-1], max_segments), dtype=torch.uint8, device=device)
         self._graphs: dict[Hashable | None, dict[_Form, _Captured]] = {}
         # Forms that steps have done without, and since when.
@@ -226,7 +227,7 @@ class DecodeGraphs:
             kv_slots=kv_slots,
             query_starts=query_starts,
             context_lens=context_lens,
-            block_tables=self._tables[:size],
+            block_tables=self._tables.content[:size],
             query_bounds=QueryBounds(1, 1),
             lora=lora,
             logit_rows=None,
@@ -237,10 +238,7 @@ class DecodeGraphs:
 
     def _upload(self, size: int, arrays: StepArrays, groups: npt.NDArray[np.int32] | None) -> None:
         self._staging.upload(_padded(size, arrays, groups, self._max_segments), self._memory)
-        # Only as wide as this step's longest sequence: whole tables would be most of the copy. Entries beyond are stale
-        # and lie past every context length.
-        (tables,) = self._staging.upload([arrays.block_tables])
-        self._tables[: tables.shape[0], : tables.shape[1]] = tables
+        self._tables.fill(arrays.block_tables, self._staging)
 
 
 def _padded(
