@@ -21,7 +21,6 @@ from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.host_memory import available_host_memory
 from multiflora_engine.engine import Engine
 from multiflora_engine.execution.adapter_probe import probe_adapter
-from multiflora_engine.execution.cuda_graphs import choose_capture
 from multiflora_engine.execution.device import (
     choose_device,
     choose_dtype,
@@ -30,6 +29,7 @@ from multiflora_engine.execution.device import (
     use_threads,
 )
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side, ready_report
+from multiflora_engine.execution.graphs.cuda_graphs import choose_capture
 from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import compile_for_rare_adapters, warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config

@@ -8,10 +8,10 @@ from multiflora_adapters.slots import SlotPool
 from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.core.transfers import Staging
-from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
 from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously
 from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
 from multiflora_engine.execution.executor import StepExecutor
+from multiflora_engine.execution.graphs.decode_graphs import Capture, DecodeGraphs, graph_sizes, mixed_sizes
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
 from multiflora_engine.execution.memory_profile import step_bytes
 from multiflora_engine.execution.runner import DeviceRunner
@@ -83,6 +83,7 @@ def build_device_side(
             feedback,
             lambda: pool.layout,
             sizes=graph_sizes(config.max_num_seqs),
+            mixed=mixed_sizes(config.max_num_batched_tokens),
             max_blocks=-(-size.max_model_len // config.block_size),
             max_segments=pool.num_slots,
             device=device,

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.core.transfers import Readback, Staging
-from multiflora_engine.execution.decode_graphs import DecodeGraphs
+from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs
 from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays, adapter_runs
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.decoder import Decoder
@@ -63,16 +64,13 @@ class StepExecutor:
 
     def execute(self, arrays: StepArrays) -> StepResults:
         """Writes the KV of all tokens. Waits for nothing that the device does."""
-        num_sequences = len(arrays.context_lens)
         if arrays.moves is not None:
             self._decoder.move(self._cache, *self._staging.upload_one(arrays.moves))
         if self._graphs is not None and self._fits_graph(self._graphs, arrays):
-            # Groups are found on the host, because a graph with them is another one than without.
-            block_size = self._cache.block_size
-            groups = shared_groups(arrays.block_tables, arrays.context_lens, block_size, self._heads)
-            replayed = self._graphs.run(arrays, groups)
+            replayed = self._graphs.run(arrays, self._groups(arrays))
             if replayed is not None:
-                return StepResults(self._decoder.logits(*replayed)[:num_sequences], [], [])
+                num_rows = len(arrays.context_lens if arrays.logit_rows is None else arrays.logit_rows)
+                return StepResults(self._decoder.logits(*replayed)[:num_rows] if num_rows else None, [], [])
         batch = forward_batch(arrays, self._staging, self.feedback)
         hidden = self._decoder.forward(batch, self._cache)
         prompts = self._prompts(arrays, hidden) if arrays.prompt_slices else []
@@ -81,7 +79,13 @@ class StepExecutor:
 
     def _fits_graph(self, graphs: DecodeGraphs, arrays: StepArrays) -> bool:
         slots = arrays.adapter_runs.slots
-        return arrays.is_decode and graphs.fits(len(arrays.context_lens)) and self._decoder.runs_in_graphs(slots)
+        return graphs.fits(arrays) and self._decoder.runs_in_graphs(slots)
+
+    def _groups(self, arrays: StepArrays) -> npt.NDArray[np.int32] | None:
+        """Found on the host, because a graph with them is another one than without."""
+        if not arrays.is_decode:
+            return None
+        return shared_groups(arrays.block_tables, arrays.context_lens, self._cache.block_size, self._heads)
 
     def _logits(self, arrays: StepArrays, hidden: torch.Tensor, batch: ForwardBatch) -> torch.Tensor | None:
         """hidden: [L, H] as the batch wants logits."""

@@ -7,6 +7,7 @@ import torch
 from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import dummy_batch
+from multiflora_engine.execution.graphs.decode_graphs import mixed_sizes
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
@@ -20,12 +21,14 @@ _SAMPLING_COPIES = 3
 
 @torch.inference_mode()
 def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights, ranks: RankGroup | None = None) -> int:
-    """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of a full decode keep for good."""
+    """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of the largest steps that have one
+    keep for good."""
     # As many short prompts as possible: the logits of all of them are due in one step.
     sequences = min(config.max_num_seqs, config.max_num_batched_tokens)
     prefill = _peak(config, model, weights, ranks, sequences, -(-config.max_num_batched_tokens // sequences))
     # Graphs share one pool of memory, which is as large as the largest of them needs.
-    graphs = 0 if config.enforce_eager else _peak(config, model, weights, ranks, sequences, 1)
+    graphed = [(sequences, 1), (1, mixed_sizes(config.max_num_batched_tokens)[-1])]
+    graphs = 0 if config.enforce_eager else max(_peak(config, model, weights, ranks, *step) for step in graphed)
     sampling = _SAMPLING_COPIES * sequences * model.vocab_size * torch.float32.itemsize
     return prefill + graphs + sampling
 

@@ -12,9 +12,9 @@ from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine.core.sequence import Sequence, make_sequences
-from multiflora_engine.execution.decode_graphs import DecodeGraphs
 from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
+from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import model_tables

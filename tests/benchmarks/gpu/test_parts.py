@@ -28,6 +28,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCard]:
     monkeypatch.setattr(steps, "_STEPS", 2)
     monkeypatch.setattr(steps, "_WARM_STEPS", 1)
     monkeypatch.setattr("multiflora_engine.execution.device_side.graph_sizes", lambda most: [1, 8])
+    monkeypatch.setattr("multiflora_engine.execution.device_side.mixed_sizes", lambda most: [64])
     monkeypatch.setattr(decode, "LOADS", ((1, 0), (8, 8)))
     monkeypatch.setattr(taxes, "PAIRS", ((1, 1),))
     monkeypatch.setattr(prefill, "LENGTHS", (1024,))

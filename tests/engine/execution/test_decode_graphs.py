@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ from transformers import LlamaConfig
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.core.transfers import Staging
-from multiflora_engine.execution.decode_graphs import DecodeGraphs, Graph, graph_sizes
+from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs, Graph, graph_sizes
 from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
@@ -55,6 +56,8 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
     fake = FakeCapture()
     monkeypatch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: fake)
     monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
+    # Interpreted kernels take their time for each token of a graph.
+    monkeypatch.setattr("multiflora_engine.execution.device_side.mixed_sizes", lambda most: [8])
     return fake
 
 
@@ -80,14 +83,16 @@ def test_replays_say_what_the_model_says(
     """Sizes that fit and sizes that are filled up; a batch that shrinks as its sequences end."""
     model, folder = save_model(tiny_config(LlamaConfig))
     built = start_engine(folder, max_num_seqs=8)
-    assert capture.captured == 2 * 4 + 2, "each size with and without adapters, the largest with and without groups"
+    assert capture.captured == 2 * 4 + 2 + 2, (
+        "each size with and without adapters, the largest with and without groups, and 8 tokens of any sequences"
+    )
     assert capture.widths == {model.config.hidden_size}, "graphs keep what they put out: logits would be gigabytes"
     assert built.residency._pool.bytes_in_use == 0, "what kernels were compiled with has left"
     for count in (1, 3, 7):
         for prompt, answer in zip(prompts, ask(built, prompts[:count], max_tokens=16), strict=False):
             check_answer(model, prompt, answer)
     assert set(capture.replays) >= {1, 4, 8}
-    assert capture.captured == 10
+    assert capture.captured == 12
 
 
 def test_a_graph_serves_other_adapters_than_those_it_was_captured_with(
@@ -144,15 +149,55 @@ def test_an_adapter_that_brings_new_tensors_gets_graphs_that_see_them(
         pool._layout += 1000
         assert asked() == 0
         ask(built, [[5, 6, 7]], [None], max_tokens=3)
-        assert capture.captured == captured + new - 1, "those without adapters do not care"
-        for _ in range(2):
+        assert capture.captured == captured + 2 * (new - 1), "those without adapters do not care"
+        for _ in range(3):
             built.use_idle_moment()
-        assert capture.captured == captured + new, "once for the one size that was missed"
-        assert asked() == 2
+        assert capture.captured == captured + 2 * new, "once for the prompt and once for the size that were missed"
+        assert asked() == 3
     pool._layout -= 1000
-    assert asked() == 2, "a layout that comes back finds its graphs"
+    assert asked() == 3, "a layout that comes back finds its graphs"
     pool._layout -= 2000
     assert asked() == 0, "only a few are kept"
+
+
+def test_steps_that_read_prompts_are_replayed_and_say_what_the_model_says(
+    capture: FakeCapture,
+    save_model: Any,
+    tiny_config: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    store: ArtifactStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chunks alone, beside decodes, and the tails of prompts that are cached; base and adapter in one step."""
+    model, folder = save_model(tiny_config(LlamaConfig))
+    oracle = save_adapter(folder, tmp_path / "lora", KINDS["all_linear"])
+    digest = store.add(tmp_path / "lora").digest
+    monkeypatch.setattr("multiflora_engine.execution.device_side.mixed_sizes", lambda most: [4, 12])
+    built = start_engine(folder, max_num_seqs=3, max_loras=2, max_num_batched_tokens=12)
+    steps: Counter[tuple[bool, bool]] = Counter()
+    execute = built.device_side.runner.executor.execute
+
+    def counted(arrays: StepArrays) -> Any:
+        before = len(capture.replays)
+        results = execute(arrays)
+        steps[arrays.is_decode, len(capture.replays) > before] += 1
+        return results
+
+    monkeypatch.setattr(built.device_side.runner.executor, "execute", counted)
+    prompts = [[5 + i for i in range(30)], [7, 8, 9], [10 + i for i in range(9)]]
+    adapters = [None, digest, digest]
+    for _ in range(2):  # the second time most is cached
+        answers = ask(built, prompts, adapters, max_tokens=4)
+        for prompt, adapter, answer in zip(prompts, adapters, answers, strict=True):
+            check_answer(model if adapter is None else oracle, prompt, answer)
+    assert steps[False, True] >= 6, "chunks of 12, and tails"
+    assert not steps[False, False] + steps[True, False], "no step ran kernel by kernel"
+    (scored,) = ask(built, prompts[:1], max_tokens=2, prompt_logprobs=0)
+    check_answer(model, prompts[0], scored)
+    assert steps[False, False] >= 3, "the logits of whole prompts are no graph's"
 
 
 def decode_arrays(size: int, runs: AdapterRuns) -> StepArrays:
@@ -197,6 +242,7 @@ def test_where_no_moment_is_idle_graphs_are_captured_one_by_one() -> None:
         TokenFeedback(8, device),
         lambda: layout[0],
         sizes=[1, 2, 4],
+        mixed=[8],
         max_blocks=1,
         max_segments=2,
         device=device,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multiflora_engine.core.transfers import Staging
-from multiflora_engine.execution.device_tables import DeviceTables
+from multiflora_engine.execution.graphs.device_tables import DeviceTables
 
 CPU = torch.device("cpu")
 

@@ -44,6 +44,7 @@ def start(start_engine: Start, save_model: Any, tiny_config: Any, monkeypatch: p
                 chosen = FakeCapture() if graphs else None
                 patch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: chosen)
                 patch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: graphs)
+                patch.setattr("multiflora_engine.execution.device_side.mixed_sizes", lambda most: [8])
             return start_engine(folder, device=DEVICE, enforce_eager=not graphs, **options)
 
     run.folder = folder  # type: ignore[attr-defined]

@@ -22,8 +22,8 @@ class DeviceTables:
     def fill(self, tables: npt.NDArray[np.int32], staging: Staging) -> None:
         """tables: [S, B] of a step. What lies beyond is stale, and past every context length.
 
-        A decode changes one entry of a sequence each block_size steps, so that most steps send nothing. Rows move when a
-        sequence before them ends; they are sent anew.
+        A decode changes one entry of a sequence each block_size steps, so that most steps send nothing. Where a
+        sequence has ended, those behind it have moved up: their rows are sent anew.
         """
         sent = self._sent[: tables.shape[0], : tables.shape[1]]
         changed = np.flatnonzero(tables != sent)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from multiflora_engine.execution.decode_graphs import Capture, Graph
+from multiflora_engine.execution.graphs.decode_graphs import Capture, Graph
 
 
 class CudaCapture:
