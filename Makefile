@@ -4,7 +4,7 @@
 # make lint       ruff: rules and format
 # make tests      run all tests alone
 # make types      mypy, strict
-# make tools      install the programs that tests use: nginx, PostgreSQL, Chromium, promtool, helm
+# make tools      install the programs that tests use: nginx, PostgreSQL, Chromium, promtool, helm, an OpenID provider
 # make client     write the Python client's operations anew, after a route has changed
 # make bench      measure kernels and serving beside transformers + PEFT
 # make demo       train the demo's model and adapters from nothing (45 minutes and more)

@@ -3,6 +3,13 @@
 # happens and the tests that need it skip.
 set -euo pipefail
 
+# A certified OpenID provider, which runs on Node.js; its lock file says what is fetched.
+provider=$(dirname "$0")/platform/ui/oidc_provider
+if command -v npm >/dev/null && ! [ "$provider/node_modules/.package-lock.json" -nt "$provider/package-lock.json" ]; then
+  echo "Installing the OpenID provider for the tests"
+  npm ci --prefix "$provider" --silent --no-audit --no-fund || echo "not installed: oidc-provider"
+fi
+
 wanted=()
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
 command -v chromium >/dev/null || wanted+=(chromium)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multiflora_platform.auth.budgets import Budgets
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.auth.limits.limits import Limits
+    from multiflora_platform.auth.oidc.sign_on import SingleSignOn
     from multiflora_platform.auth.principals import Principal
     from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.contexts.service import Contexts
@@ -56,6 +57,8 @@ class Services(Traffic):
     contexts: Contexts
     setting_sources: Mapping[str, str] = field(default_factory=dict)
     """cli, env or file, by setting; `serve` fills it."""
+    sign_on: SingleSignOn | None = None
+    """None where people sign in with keys alone."""
     tracing: Tracing | None = None
     """None where no endpoint for traces is configured."""
     lines: FarLines | None = None

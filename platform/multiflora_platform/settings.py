@@ -11,15 +11,17 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 ENV_PREFIX = "MULTIFLORA_"
 # The password in a database's URL.
 _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
-SECRETS = frozenset({"api_key", "hf_token"})
+SECRETS = frozenset({"api_key", "hf_token", "oidc_client_secret"})
 _RESOLVER = re.compile(r"dir:.+|hf:[A-Za-z0-9][\w.-]{0,60}/\*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
+_SITE = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
 _ZMQ = r"^(tcp://[^/\s]+:[0-9]{1,5}|ipc://\S+)$"
 _TCP = r"^tcp://[^/\s]+:[0-9]{1,5}$"
 _LARGEST_INTEGER = 2**63 - 1
@@ -237,6 +239,39 @@ class Settings(BaseModel):
     allowed_origins: Words = Field(
         (), description="web page's origin, as https://app.example.com, that browsers may call from; repeatable; *: any"
     )
+    public_url: str | None = Field(
+        None,
+        description="the server's address as browsers see it, as https://llm.example.com; default the request's",
+    )
+    oidc_issuer: str | None = Field(
+        None, description="OpenID Connect provider by which people sign in to the UI; needs multiflora[oidc]"
+    )
+    oidc_client_id: str | None = Field(None, min_length=1, description="this server's name at the provider")
+    oidc_client_secret: str | None = Field(
+        None, min_length=1, description="its secret there; without one, a public client"
+    )
+    oidc_client_secret_file: Path | None = Field(None, description="file that holds the secret")
+    oidc_scopes: Words = Field(("openid", "profile", "email"), description="what the provider is asked for")
+    oidc_role_claim: str = Field("groups", min_length=1, description="claim with roles or groups; a.b is b inside of a")
+    oidc_admin_value: Names = Field((), description="value of that claim that makes an administrator; repeatable")
+    oidc_tenant_claim: str | None = Field(
+        None, min_length=1, description="claim that names the tenant of those who are no administrators"
+    )
+    oidc_create_tenants: bool = Field(False, description="make a tenant that the claim names and that is not there")
+    oidc_name_claim: str = Field(
+        "email", min_length=1, description="claim by which the audit names people; default of it `sub`"
+    )
+    oidc_display_name: str = Field(
+        "single sign-on", min_length=1, max_length=40, description="the provider on the sign-in page's button"
+    )
+    oidc_session_seconds: int = Field(
+        43_200, ge=60, le=2_592_000, description="how long a session lasts from its ID token's issue on"
+    )
+    oidc_max_age: int | None = Field(
+        None,
+        ge=60,
+        description="seconds after a person's sign-in at the provider for which it counts",
+    )
     no_auth: bool = Field(False, description="serve without keys; only on a loopback address")
     root_path: str = Field("", description="path that a proxy strips before it passes requests on")
     ssl_keyfile: Path | None = Field(None, description="the certificate's private key; with it the server speaks HTTPS")
@@ -291,6 +326,23 @@ class Settings(BaseModel):
         if wrong:
             raise ValueError(f"{wrong[0]!r} is no origin; give scheme and host, as https://app.example.com, or *")
         return origins
+
+    @field_validator("public_url", "oidc_issuer")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is not None and not _SITE.fullmatch(url):
+            raise ValueError(f"{url!r} is no address; give scheme and host, as https://login.example.com")
+        return url
+
+    @field_validator("public_url")
+    @classmethod
+    def _strip_slash(cls, url: str | None) -> str | None:
+        return None if url is None else url.rstrip("/")
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _split_scopes(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for given in scopes for name in given.replace(",", " ").split())
 
     @field_validator("lora_modules")
     @classmethod
@@ -347,6 +399,24 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _whole_sign_on(self) -> Settings:
+        if self.oidc_issuer is None:
+            if self.oidc_client_id or self.oidc_admin_value or self.oidc_tenant_claim:
+                raise ValueError("single sign-on needs oidc_issuer; give the provider's address")
+            return self
+        if not is_safe_url(self.oidc_issuer):
+            raise ValueError("oidc_issuer has to be https, except on this machine")
+        if self.oidc_client_id is None:
+            raise ValueError("oidc_issuer needs oidc_client_id; give this server's name at the provider")
+        if self.oidc_client_secret and self.oidc_client_secret_file:
+            raise ValueError("oidc_client_secret and oidc_client_secret_file are one thing; give one of them")
+        if not self.oidc_admin_value and self.oidc_tenant_claim is None:
+            raise ValueError("oidc_issuer lets nobody in; give oidc_admin_value or oidc_tenant_claim, too")
+        if self.no_auth:
+            raise ValueError("no_auth asks nobody to sign in; drop it or oidc_issuer")
+        return self
+
+    @model_validator(mode="after")
     def _key_and_certificate(self) -> Settings:
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise ValueError("ssl_keyfile and ssl_certfile belong together; give both")
@@ -366,6 +436,12 @@ class Settings(BaseModel):
     @property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / DATABASE_NAME}"
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether nobody on the way can read or change what is sent there: HTTPS, or this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
 def flag(field: str) -> str:

@@ -49,13 +49,13 @@ TENANT_SCOPES = frozenset({"inference", "registry:read", "registry:write", "usag
 class KeyStore:
     """Open with `KeyStore.open`."""
 
-    def __init__(self, database: Database, secret: Secret, no_auth: bool) -> None:
-        """no_auth: every request counts as an admin's."""
+    def __init__(self, database: Database, secret: Secret, no_auth: bool, provider: str | None = None) -> None:
+        """no_auth: every request counts as an admin's. provider: as Sessions'."""
         self.secret = secret
         self._database = database
         self._directory = Directory(database)
         self.tenants = Tenants(database, self._directory)
-        self.sessions = Sessions(secret, self._directory)
+        self.sessions = Sessions(database, secret, self._directory, provider)
         self._no_auth = no_auth
         self._derive_salt = lru_cache(maxsize=_MOST_SALTS)(partial(secret.derive, "cache-salt"))
         # Unix seconds of last uses that the database does not know yet, by key id.
@@ -72,15 +72,18 @@ class KeyStore:
         *,
         admin_keys: Sequence[str] = (),
         no_auth: bool = False,
+        provider: str | None = None,
     ) -> KeyStore:
-        """follower: has been started. admin_keys: from the settings; never stored."""
-        store = cls(database, await asyncio.to_thread(Secret.load, data_dir), no_auth)
+        """follower: has been started. admin_keys: from the settings; never stored. provider: as Sessions'."""
+        store = cls(database, await asyncio.to_thread(Secret.load, data_dir), no_auth, provider)
         for number, key in enumerate(admin_keys, start=1):
             digest = store._hmac(key)
             store._directory.configured[digest] = DirectoryEntry(digest, Principal("admin", None, f"api-key-{number}"))
         # Before the keys are loaded: what another process changes from now on is either read or told by the follower.
         follower.subscribe(store._follow)
+        follower.subscribe(store.sessions.follow)
         await store._directory.load()
+        await store.sessions.load()
         return store
 
     async def _follow(self, events: Sequence[EventRow]) -> None:
@@ -114,7 +117,11 @@ class KeyStore:
         """The principal of the server's own work for a tenant (None: an admin); None when the tenant may no more."""
         if self._no_auth:
             return OPEN_PRINCIPAL
-        return Principal("admin", None, "batches") if tenant is None else self._directory.of_tenant(tenant)
+        return Principal("admin", None, "batches") if tenant is None else self._of_tenant(tenant)
+
+    def _of_tenant(self, tenant: str) -> Principal | None:
+        """A tenant whose people need no key may work without one."""
+        return self._directory.of_tenant(tenant, needs_key=not self.sessions.has_people)
 
     def sign_in(self, key: str) -> tuple[Principal, str] | None:
         """The key's principal, and the value of a session's cookie; None: the key is not good."""

@@ -5,19 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from multiflora_platform.auth.policies import UNLIMITED, Policy
 
 Role = Literal["admin", "tenant"]
 
+# Of a person's key_id; no key's begins so.
+PERSON_PREFIX = "oidc:"
+
+
+class Person(msgspec.Struct, frozen=True):
+    """One whom a sign-in provider vouches for, and what its claims make of them."""
+
+    role: Role
+    # The tenant's row; None for admins.
+    tenant_id: int | None
+    # As the audit names them, behind `oidc:`.
+    name: str
+    # As the provider knows them, for ever.
+    subject: str
+
 
 @dataclass(frozen=True)
 class Principal:
-    """Made by the directory from a key and its tenant, and by the server for its own work."""
+    """Made by the directory from a key and its tenant, or for a person, and by the server for its own work."""
 
     role: Role
     # The tenant's name; None for admins.
     tenant: str | None
-    # The key's public id, never the key.
+    # The key's public id, never the key; of a person `oidc:` and the name.
     key_id: str
     # The tenant's row; cache salts are made of it, because names can be given again.
     tenant_id: int | None = None
@@ -30,6 +47,15 @@ class Principal:
     def actor(self) -> str:
         """As the audit names it."""
         return f"{self.tenant or self.role}/{self.key_id}"
+
+    @property
+    def person(self) -> str | None:
+        """Their name; None of a key."""
+        return self.key_id.removeprefix(PERSON_PREFIX) if self.is_person else None
+
+    @property
+    def is_person(self) -> bool:
+        return self.key_id.startswith(PERSON_PREFIX)
 
     @property
     def is_admin(self) -> bool:

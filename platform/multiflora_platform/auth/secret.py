@@ -54,6 +54,16 @@ class Secret:
         """64 hex digits."""
         return hmac.digest(self._key, f"{purpose}\0{value}".encode("utf-8", "surrogatepass"), "sha256").hex()
 
+    def sealed(self, purpose: str, data: bytes) -> str:
+        """Text that nobody else can make, though anybody can read it: hex digits, a dot, their HMAC."""
+        return f"{data.hex()}.{self.derive(purpose, data.hex())}"
+
+    def unsealed(self, purpose: str, text: str) -> bytes | None:
+        """None: it was not sealed for this purpose."""
+        body, _, signature = text.partition(".")
+        given = signature.encode("utf-8", "surrogatepass")
+        return bytes.fromhex(body) if hmac.compare_digest(self.derive(purpose, body).encode(), given) else None
+
 
 def _publish(path: Path, text: str) -> None:
     """Complete or not at all: written aside, synced, then linked to its name."""

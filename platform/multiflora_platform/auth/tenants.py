@@ -40,6 +40,7 @@ class Tenants:
             change.session.add(row)
             await change.session.flush()
             change.record("tenant.created", name, tenant=name, **fields)
+            await self._directory.follow(change)
             return _shown(row)
 
         return await self._database.write(actor, work)

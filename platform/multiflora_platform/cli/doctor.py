@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from pathlib import Path
 from typing import Any
 
+from multiflora_platform.auth.oidc.opening import sign_on_checks
 from multiflora_platform.base_models.opening import open_model
 from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.cli.terminal.output import add_output_flag, emit
@@ -34,6 +36,6 @@ def _template(settings: Settings) -> list[dict[str, Any]]:
 
 def run(arguments: argparse.Namespace) -> int:
     settings = configuration_from(arguments).settings
-    rows = [*checks(settings.data_dir), *_template(settings)]
+    rows = [*checks(settings.data_dir), *_template(settings), *asyncio.run(sign_on_checks(settings))]
     emit(arguments.output, rows, ("state", "check", "found", "advice"))
     return 1 if any(row["state"] == "error" for row in rows) else 0

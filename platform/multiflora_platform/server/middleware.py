@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.datastructures import Headers
@@ -24,6 +25,7 @@ from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.services import Services
+from multiflora_platform.settings import Settings
 from multiflora_platform.web.anthropic_errors import speaks_anthropic
 from multiflora_platform.web.error_responses import note_code, render_error
 from multiflora_platform.web.openai_errors import unavailable
@@ -142,7 +144,7 @@ class Guard:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
-        self._hosts = AllowedHosts(services.settings.host, services.settings.allowed_host)
+        self._hosts = AllowedHosts(services.settings.host, own_names(services.settings))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._error(scope) if scope["type"] == "http" else None
@@ -178,6 +180,12 @@ class Guard:
         if self._services.draining and path != "/metrics":
             return unavailable("The server is shutting down.")
         return None
+
+
+def own_names(settings: Settings) -> list[str]:
+    """Hosts that are ours by the settings."""
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    return [*settings.allowed_host, *([public] if public else [])]
 
 
 class AllowedHosts:

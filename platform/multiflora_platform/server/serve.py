@@ -21,6 +21,7 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.budgets import BudgetedLimits, Budgets
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits.opening import open_limits
+from multiflora_platform.auth.oidc.opening import identity_of, open_sign_on
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.base_models.group_making import make_grammars, make_link, route_by_content
 from multiflora_platform.base_models.model_settings import asked_models
@@ -76,6 +77,7 @@ SHORTEST_KEY = 16
 #   _parts   database
 #            follower       before the first row is read that another process may change
 #            keys           evaluations and webhooks use their secret; the end writes when keys were last used
+#            sign-on        asks its provider nothing before the first person signs in
 #            contexts       read; the end writes when requests named them
 #            registry       takes up unfinished jobs at once; its leases are held by what comes below
 #            webhooks
@@ -224,9 +226,17 @@ async def _parts(
         await follower.start()
         stack.push_async_callback(follower.close)
         keys = await KeyStore.open(
-            database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
+            database,
+            follower,
+            settings.data_dir,
+            admin_keys=settings.api_key,
+            no_auth=settings.no_auth,
+            provider=identity_of(settings),
         )
         stack.push_async_callback(keys.close)
+        sign_on = open_sign_on(settings, keys)
+        if sign_on is not None:
+            stack.push_async_callback(sign_on.provider.close)
         artifacts = await _artifacts(settings)
         metrics = Metrics(opened.served.name)
         engines: Engines  # asked from now on, started last
@@ -308,6 +318,7 @@ async def _parts(
             webhooks=webhooks,
             insight=insight,
             contexts=contexts,
+            sign_on=sign_on,
             lines=lines,
             seeding=True,
         )

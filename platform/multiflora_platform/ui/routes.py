@@ -7,10 +7,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from multiflora_platform.ui.assets import Asset, bundle
+from multiflora_platform.ui.oidc_routes import router as oidc_router
 from multiflora_platform.ui.session_routes import router as session_router
 
 router = APIRouter(include_in_schema=False)
 router.include_router(session_router)
+router.include_router(oidc_router)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

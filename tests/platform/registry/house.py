@@ -197,6 +197,7 @@ class House:
             model=groups.default.model,
             contexts=self.contexts,
             limits=MemoryLimits(),
+            sign_on=None,
         )
         self.app.state.keeper = ContextKeeper(services)
         self.app.state.models = BaseModels(services, KeptModels(self.database))

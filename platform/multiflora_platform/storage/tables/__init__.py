@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from multiflora_platform.storage.integers import LARGEST_NUMBER
-from multiflora_platform.storage.tables.accounts import DailyUsageRow, KeyRow, TenantLeaseRow, TenantRow
+from multiflora_platform.storage.tables.accounts import (
+    ClosedSessionRow,
+    DailyUsageRow,
+    KeyRow,
+    TenantLeaseRow,
+    TenantRow,
+)
 from multiflora_platform.storage.tables.adapters import (
     STATES,
     AdapterRow,
@@ -34,6 +40,7 @@ __all__ = [
     "AuditRow",
     "Base",
     "BatchRow",
+    "ClosedSessionRow",
     "ContextRow",
     "DailyUsageRow",
     "EngineReplicaRow",

@@ -88,6 +88,16 @@ class KeyRow(Base):
     rotated_from: Mapped[str | None] = mapped_column(String(32))
 
 
+class ClosedSessionRow(Base):
+    """A browser's session that was closed before its end; kept until then. Written by auth/sessions.py."""
+
+    __tablename__ = "closed_sessions"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    # Unix seconds.
+    ends_at: Mapped[int] = mapped_column(BigInteger)
+
+
 class DailyUsageRow(Base):
     """Sums of one UTC day. The ledger (auth/usage.py) adds to them in intervals, not with each request."""
 

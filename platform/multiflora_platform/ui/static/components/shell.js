@@ -66,13 +66,13 @@ function Group({ name, pages }) {
 }
 
 function Who() {
-  const { tenant, key_id: key, open, version, replicas } = session.value;
+  const { tenant, key_id: key, person, open, version, replicas } = session.value;
   return html`<footer>
     <label class="who">Theme
       <select aria-label="Theme" class="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}>
         <option value="system">System</option><option value="light">Light</option><option value="dark">Dark</option>
       </select></label>
-    <div class="who"><span class="cut" title=${key}>${open ? "Open server, no key" : tenant ?? "Administrator"}</span>
+    <div class="who"><span class="cut" title=${person ?? key}>${open ? "Open server, no key" : tenant ?? "Administrator"}${person && html`<br /><small>${person}</small>`}</span>
       ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />Sign out</button>`}</div>
     <span>Version ${version}${replicas && html` · <a href=${href("/replicas")}>${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}</a>`}</span>
   </footer>`;

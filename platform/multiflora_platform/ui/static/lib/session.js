@@ -5,11 +5,15 @@ import { get, post, remove, refused, setCsrf } from "./api.js";
 /** undefined: not known yet; null: not signed in. */
 export const session = signal(undefined);
 export const isAdmin = computed(() => session.value?.role === "admin");
+/** The provider's name, where people may sign in without a key. */
+export const singleSignOn = signal(null);
 /** Why the sign-in page is shown, if not for the first time. */
 export const signedOutBecause = signal("");
 
 function take(answer) {
   setCsrf(answer.csrf ?? "");
+  singleSignOn.value = answer.single_sign_on ?? singleSignOn.value;
+  if (answer.refusal) signedOutBecause.value = answer.refusal;
   session.value = answer.signed_in ? answer : null;
 }
 
@@ -23,9 +27,11 @@ export async function signIn(key) {
 }
 
 export async function signOut() {
-  await remove("/ui/session");
+  const elsewhere = await remove("/ui/session");
   signedOutBecause.value = "";
   session.value = null;
+  if (elsewhere) location.assign(elsewhere.go_to);
+  else await loadSession();
 }
 
 /** Whether the key's scopes cover this; a key without scopes may do all that its role may. */

@@ -1,7 +1,7 @@
-/** Sign in with a key. */
+/** Sign in with a key, or at the provider where there is one. */
 import { html, useEffect, useState } from "../lib/html.js";
 import { asset } from "../lib/assets.js";
-import { signedOutBecause, signIn } from "../lib/session.js";
+import { signedOutBecause, signIn, singleSignOn } from "../lib/session.js";
 import { TextField } from "../components/fields.js";
 import { Notice } from "../components/states.js";
 
@@ -28,8 +28,10 @@ export default function SignIn() {
     <img src=${asset("icon.svg")} alt="" />
     <div><h1>Multiflora</h1><p class="muted">Many adapters, one base model.</p></div>
     ${signedOutBecause.value && html`<${Notice} kind="warn" title=${signedOutBecause.value} />`}
-    <${TextField} label="API key" type="password" autocomplete="current-password" autofocus spellcheck="false" value=${key} onInput=${setKey} problem=${problem}
+    ${singleSignOn.value && html`<a class="button primary" href=${`/ui/oidc?back=${encodeURIComponent(location.pathname + location.search)}`}>Sign in with ${singleSignOn.value}</a>
+      <p class="muted small">Or with a key:</p>`}
+    <${TextField} label="API key" type="password" autocomplete="current-password" autofocus=${!singleSignOn.value} spellcheck="false" value=${key} onInput=${setKey} problem=${problem}
       hint="An administrator's key sees everything, a tenant's its own. It is kept by neither page nor browser." />
-    <button class="button primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
+    <button class=${singleSignOn.value ? "button" : "button primary"} disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
   </form></main>`;
 }

@@ -1,0 +1,134 @@
+"""A certified provider in a process of its own, a server that uses it, and a person who signs in there by HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+from tests.platform.registry.house import House
+
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.oidc.opening import identity_of, open_sign_on
+from multiflora_platform.auth.oidc.sign_on import SingleSignOn
+from multiflora_platform.settings import Settings
+
+SITE = "http://127.0.0.1:8000"
+CLIENT, SECRET = "multiflora", "of the client & more"
+ACCOUNTS: dict[str, dict[str, Any]] = {
+    "u-alice": {"email": "alice@example.com", "email_verified": True, "groups": ["staff", "llm-admins"]},
+    "u-bob": {"email": "bob@example.com", "email_verified": False, "groups": ["staff"], "tenant": "acme"},
+    "u-carol": {"groups": ["staff"]},
+    "u-dave": {"tenant": "globex"},
+}
+_FOLDER = Path(__file__).parent / "oidc_provider"
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    """Its address. Skips the test where Node.js or the package is missing."""
+    if shutil.which("node") is None or not (_FOLDER / "node_modules").is_dir():
+        pytest.skip("Node.js or oidc-provider is missing; `make tools` installs the package where there is npm")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    client = {
+        "client_id": CLIENT,
+        "client_secret": SECRET,
+        "redirect_uris": [f"{SITE}/ui/oidc/callback"],
+        "post_logout_redirect_uris": [f"{SITE}/ui/"],
+    }
+    process = subprocess.Popen(
+        ["node", "provider.mjs", str(port)],
+        cwd=_FOLDER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps({"accounts": ACCOUNTS, "clients": [client]}))
+        process.stdin.close()
+        assert process.stdout.readline() == "ready\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def settings_for(issuer: str, **further: Any) -> Settings:
+    return Settings(
+        **{
+            "oidc_issuer": issuer,
+            "oidc_client_id": CLIENT,
+            "oidc_client_secret": SECRET,
+            "oidc_scopes": "openid email groups",
+            "oidc_admin_value": ["llm-admins"],
+            "oidc_tenant_claim": "tenant",
+            **further,
+        }
+    )
+
+
+async def use(house: House, issuer: str, **further: Any) -> SingleSignOn:
+    """The house's server asks this provider from now on; the caller closes it."""
+    settings = settings_for(issuer, **further)
+    house.keys = await KeyStore.open(
+        house.database, house.follower, house.data, admin_keys=["mf-admin-for-tests"], provider=identity_of(settings)
+    )
+    sign_on = open_sign_on(settings, house.keys)
+    assert sign_on is not None
+    services = house.app.state.services
+    services.keys, services.sign_on, services.settings = house.keys, sign_on, settings
+    return sign_on
+
+
+class Visitor:
+    """A browser at our server, and at the provider."""
+
+    def __init__(self, house: House) -> None:
+        transport = httpx.ASGITransport(app=house.app)
+        self.here = httpx.AsyncClient(transport=transport, base_url=SITE)
+        self.there = httpx.AsyncClient()
+
+    async def begin(self, back: str = "/ui/requests?status=429") -> str:
+        """The provider's address for this sign-in."""
+        return str((await self.here.get("/ui/oidc", params={"back": back})).headers["location"])
+
+    async def at_provider(self, url: str, login: str | None) -> str:
+        """Where the provider sends the browser back to. login: None: the person cancels."""
+        while not url.startswith(SITE):
+            response = await self.there.get(url)
+            if response.status_code == 200:  # a page with a form
+                response = await self._answer(url, response.text, login)
+            url = urljoin(url, response.headers["location"])
+        return url.removeprefix(SITE)
+
+    async def _answer(self, url: str, page: str, login: str | None) -> httpx.Response:
+        if login is None:
+            return await self.there.get(f"{url}/abort")
+        prompt = re.findall(r'name="prompt" value="(\w+)"', page)[0]
+        return await self.there.post(url, data={"prompt": prompt, "login": login, "password": "any"})
+
+    async def sign_in(self, login: str | None) -> httpx.Response:
+        """The answer to the provider's redirect."""
+        return await self.here.get(await self.at_provider(await self.begin(), login))
+
+    async def who(self) -> dict[str, Any]:
+        return dict((await self.here.get("/ui/session")).json())
+
+    async def close(self) -> None:
+        await self.here.aclose()
+        await self.there.aclose()
