@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 
 TILE_FIELDS = 4
-"""(first token, tokens, slot, 0). Tiles of base rows have slot -1 and follow those of adapters; then come tiles without
-tokens, up to the table's capacity."""
+"""(first token, tokens, slot, tiles of adapters). Tiles of base rows have slot -1 and follow those of adapters; then
+come tiles without tokens, up to the table's capacity. The last field is the same in all: how far kernels that serve
+adapters alone have to go."""
 
 DECODE_TILE, PREFILL_TILE = 16, 64
 """Tokens of a tile: the least rows a tensor core takes, and what keeps it busy."""
@@ -63,7 +64,7 @@ def fill_table(
     rows = tiles.reshape(-1, TILE_FIELDS)
     assert used <= len(rows), "the batch has more tokens or segments than the table was made for"
     rows[:used, 0], rows[:used, 1], rows[:used, 2] = firsts, counts, owners
-    rows[used:, :2], rows[used:, 2], rows[:, 3] = 0, -1, 0
+    rows[used:, :2], rows[used:, 2], rows[:, 3] = 0, -1, np.count_nonzero(owners >= 0)
 
 
 def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> LoraTiles:

@@ -1,11 +1,11 @@
 """Batched LoRA on a GPU: shrink to float32 rank values, expand into y. Knows tiles and sites, not who made them.
 
 A work item is (tile, site, part of K or columns), and a program takes items until none is left: grids are made for a
-capacity, work follows the adapters present. A program holds 16 rank rows and goes on until its adapter's rank is
-reached, so that ranks of one launch differ freely. A tile of one token (of many adapters, the memory's bandwidth is
-what counts) is multiplied on the plain units, weights streaming through shared memory in 16-byte copies several
-blocks ahead; larger tiles go to tensor cores, so that what is read of the weights serves all their tokens. K is cut
-into parts for enough programs; the consumer of h sums the parts in a fixed order, in float32.
+capacity, work follows the adapters present, whose tiles the table counts. A program holds 16 rank rows and goes on
+until its adapter's rank is reached, so that ranks of one launch differ freely. A tile of one token (of many adapters,
+the memory's bandwidth is what counts) is multiplied on the plain units, weights streaming through shared memory in
+16-byte copies several blocks ahead; larger tiles go to tensor cores, so that what is read of the weights serves all
+their tokens. K is cut into parts for enough programs; the consumer of h sums the parts in a fixed order, in float32.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def _shrink_kernel(
 ) -> None:  # fmt: skip
     """h: [splits, T, SITES, max_rank] float32: for each part of K, x [T, K] . A [R, K] of a token's adapter."""
     h_stride = SITES * max_rank
+    items = tl.minimum(items, tl.load(tiles + 3) * SITES * splits)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         site = item % SITES
         split = (item // SITES) % splits
@@ -284,6 +285,7 @@ def _expand_kernel(
     before2 = before1 + (tl.cdiv(width1, run) if SITES > 1 else 0)
     parts = before2 + (tl.cdiv(width2, run) if SITES > 2 else 0)
     h_stride = SITES * max_rank
+    items = tl.minimum(items, tl.load(tiles + 3) * parts)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         part = item % parts
         tile = tiles + item // parts * 4
@@ -327,6 +329,7 @@ def _gather_kernel(
     a_stride: tl.tensor, max_rank: tl.tensor, items: tl.tensor, TILE: tl.constexpr, RANKS: tl.constexpr,
 ) -> None:  # fmt: skip
     """h: [T, max_rank] float32: for an embedding's A [V, R], the row of the token."""
+    items = tl.minimum(items, tl.load(tiles + 3))
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         tile = tiles + item * 4
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)

@@ -54,6 +54,9 @@ def test_every_row_is_in_one_tile(base, counts, padding):
     assert owners(tiles.table.numpy(), starts[-1], tiles.tile) == expected_owners(starts, slots, starts[-1])
     assert tiles.max_adapter_tiles == (tiles.table[: 4 * tiles.max_tiles].view(-1, 4)[:, 2] >= 0).sum()
     assert tiles.row_slots.tolist() == expected_owners(starts, slots, starts[-1])
+    for filled, rows in ((table, num_rows), (tiles.table.numpy(), starts[-1])):
+        fields = filled[: len(filled) - rows].reshape(-1, 4)
+        assert (fields[:, 3] == (fields[:, 2] >= 0).sum()).all(), "each says how many are adapters'"
 
 
 @pytest.mark.parametrize("counts", [[1, 17], [17, 17], [1], [17], [1, 1, 33]])

@@ -223,6 +223,21 @@ def test_large_shapes_on_a_gpu(kernel_device, dtype, adapters, tokens, base, k, 
     assert_near(y, expected)
 
 
+def test_work_ends_with_the_tiles_of_adapters_that_the_table_counts(kernel_device):
+    """However many programs the capacity has: what lies behind is not even read."""
+    sites, columns = stacked(40, [24], ranks=RANKS)
+    table = torch.zeros(table_entries(8, 6), dtype=torch.int32, device=kernel_device)
+    static, host = LoraSegments.static(table, 8, 6), np.zeros(table_entries(8, 6), np.int32)
+    fill_table(host, [0, 1, 2, 3], [1, 3, 5], 8)
+    host[3:-8:4] = 2
+    table.copy_(torch.from_numpy(host))
+    x, before = torch.randn(8, 40).to(kernel_device), torch.randn(8, 24).to(kernel_device)
+    y = before.clone()
+    lora_linear_(y, x, [site.to(kernel_device, torch.float32) for site in sites], columns, static)
+    assert (y[:2] != before[:2]).any(dim=1).all()
+    assert torch.equal(y[2:], before[2:])
+
+
 @pytest.mark.gpu
 def test_a_captured_graph_serves_other_adapters_on_a_gpu(kernel_device):
     ranks = [8, 16, 64, 128] * 16
