@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from multiflora_platform.ui.documentation import documentation
+
 FOLDER = Path(__file__).parent / "static"
 MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
@@ -23,6 +25,7 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
     ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
 }
 # What the vendored modules call each other, and where it lies; the files stay as their authors published them.
 _IMPORTS = {
@@ -32,6 +35,7 @@ _IMPORTS = {
     "@preact/signals-core": "vendor/signals-core.mjs",
     "htm": "vendor/htm.mjs",
     "uplot": "vendor/uPlot.esm.js",
+    "marked": "vendor/marked.esm.js",
 }
 # Served as one file, in this order.
 _STYLES = ("vendor/uPlot.min.css", *(f"css/{name}.css" for name in ("tokens", "base", "layout", "components", "pages")))
@@ -71,12 +75,13 @@ class Bundle:
 
 @cache
 def bundle(folder: Path = FOLDER) -> Bundle:
-    """Read all files below the folder; index.html becomes the page."""
+    """Read all files below the folder, and the documentation; index.html becomes the page."""
     bodies = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.suffix in MEDIA_TYPES
     }
+    bodies |= documentation()
     bodies["style.css"] = b"\n".join(bodies.pop(name) for name in _STYLES if name in bodies)
     template = (folder / "index.html").read_text(encoding="utf-8")
     digest = hashlib.sha256(template.encode())

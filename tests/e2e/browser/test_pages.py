@@ -46,6 +46,9 @@ PAGES = {
     "/webhooks": "Webhooks",
     "/audit": "Audit",
     "/settings": "Settings and health",
+    "/docs": "Documentation",
+    "/docs/configuration": "Configuration",
+    "/docs/developing/a-kernel": "How to add a kernel",
 }
 
 
@@ -61,8 +64,8 @@ LINES = """row => {
 # Choices whose last ones cannot be reached.
 CUT_OFF = """() => [...document.querySelectorAll(".segmented")]
     .filter(choice => choice.scrollWidth > choice.clientWidth).length"""
-# Tables without buttons that export them.
-NOT_EXPORTED = """() => [...document.querySelectorAll("table, .vtable")]
+# Tables without buttons that export them; the documentation's are text.
+NOT_EXPORTED = """() => [...document.querySelectorAll("table:not(.prose table), .vtable")]
     .filter(table => !table.closest(".card, .rollout")?.querySelector(".export")).length"""
 # Of a bar, the part that its phases take.
 FILLED = """bar => [...bar.children].reduce((sum, phase) => sum + phase.getBoundingClientRect().width, 0)
@@ -261,6 +264,57 @@ def test_columns_are_chosen_at_the_table_and_kept_in_the_address(make_window: An
     assert menu.get_by_label("Value").is_disabled(), "the last column stays"
     menu.get_by_text("From", exact=True).tap()
     assert page.locator("td").first.get_attribute("data-label") == "Value"
+
+
+def test_the_documentation_is_read_and_searched_in_the_ui(window: Window) -> None:
+    page = window.open("/cache?tab=misses")
+    card = page.get_by_role("region", name="Drift")
+    card.get_by_role("link", name="Documentation of Drift").click()
+    page.wait_for_url("**/ui/docs/prefix-cache#drift-prompts-that-miss-at-one-place")
+    heading = page.get_by_role("heading", name="Drift: prompts that miss at one place")
+    heading.wait_for()
+    page.wait_for_function("scrollY > 0")
+    assert page.title() == "The prefix cache: what stays · Multiflora"
+    # A link to another page, one to a heading of it, and one to a file that is not served.
+    page = window.open("/docs")
+    assert page.get_by_role("link", name="examples/rag.py").count() == 0
+    page.get_by_text("examples/rag.py").wait_for()
+    page.locator(".prose").get_by_role("link", name="rollouts.md").click()
+    page.wait_for_url("**/ui/docs/rollouts")
+    page.get_by_role("heading", name="Rollouts", level=1).wait_for()
+    assert page.evaluate("scrollY") == 0
+    page.get_by_role("link", name="Shadows", exact=True).click()
+    page.wait_for_url("**/ui/docs/rollouts#shadows")
+    page.wait_for_function("scrollY > 0")
+    page.get_by_role("button", name="Copy").first.wait_for()
+    sought(page, "named contexts", "Documentation", "Named contexts")
+    page.wait_for_url("**/ui/docs/prefix-cache#named-contexts")
+    page.get_by_role("heading", name="Named contexts").wait_for()
+    page = window.open("/docs/no-such")
+    page.get_by_text("There is no such page").wait_for()
+
+
+MARKDOWN = """# Title
+
+## A <b>heading</b>
+
+<img src=x onerror="window.hurt = 1"> [one](javascript:window.hurt=1) [two](../SECURITY.md) [three](cache.md#a)
+
+| a | b |
+| --- | --- |
+| `1` | 2 |
+"""
+
+
+def test_text_of_the_documentation_stays_text(window: Window) -> None:
+    index = [{"path": "README.md", "title": "Title", "headings": [[2, "A heading", "a-heading"]]}]
+    window.page.route("**/docs/index.json", lambda route: route.fulfill(json=index))
+    window.page.route("**/docs/README.md", lambda route: route.fulfill(body=MARKDOWN))
+    prose = window.open("/docs").locator(".prose")
+    prose.get_by_text("<img src=x").wait_for()
+    assert prose.locator("a").evaluate_all("links => links.map(link => link.getAttribute('href'))") == ["#a-heading"]
+    assert prose.locator("img, script, b").count() == 0
+    assert prose.get_by_role("cell").all_inner_texts() == ["1", "2"]
 
 
 # What clients chose of a table's text, in a file that spreadsheets open; and rows whose value is not known, in order.

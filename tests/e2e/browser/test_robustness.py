@@ -46,7 +46,7 @@ def test_a_hostile_model_card_loses_what_is_dangerous(window: Window) -> None:
     page.route("**/api/v1/adapters/sql/versions?*", lambda route: answer(route, {"items": versions}))
     page.route("**/versions/1/card", lambda route: answer(route, {"html": card}))
     window.open("/adapters/sql?tab=card")
-    prose = page.locator(".card-prose")
+    prose = page.locator(".prose")
     prose.get_by_text("fine").wait_for()
     markup = prose.inner_html()
     assert not re.search(r"<script|<iframe|<style|<form|<input|onclick|javascript:", markup)
@@ -184,7 +184,7 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     page.wait_for_url("**/ui/adapters")
     page.get_by_role("link", name="sql", exact=True).wait_for()
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage", "Batches", "Jobs"]
+    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage", "Batches", "Jobs", "Documentation"]
     assert page.get_by_role("link", name="pirate", exact=True).count() == 0
     page.keyboard.press("Control+k")
     search = page.get_by_role("dialog", name="Search")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from multiflora_platform.ui import assets, vendoring
 from multiflora_platform.ui.assets import FOLDER, bundle
+from multiflora_platform.ui.documentation import documentation
 from multiflora_platform.ui.routes import router
 
 ROOT = Path(__file__).parents[3]
@@ -121,3 +123,35 @@ def test_another_file_makes_another_release(tmp_path: Path) -> None:
     before = bundle.__wrapped__(tmp_path).base
     (tmp_path / "app.js").write_text("2", encoding="utf-8")
     assert bundle.__wrapped__(tmp_path).base != before
+
+
+async def test_the_documentation_is_served_as_it_is(http: httpx.AsyncClient) -> None:
+    """And its library comes with its pages alone."""
+    async with http:
+        for path in sorted((ROOT / "docs").rglob("*.md")):
+            answer = await http.get(f"{bundle().base}docs/{path.relative_to(ROOT / 'docs').as_posix()}")
+            assert answer.content == path.read_bytes()
+            assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert "marked" not in bundle().page.body.decode().replace(f'"marked": "{bundle().base}vendor/marked.esm.js"', "")
+
+
+def test_the_index_has_the_headings_that_are_none_of_code_and_their_anchors(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        "# The `first`\n\n```sh\n# a comment\n```\n\n## On it, off it\n\n### On it, off it\n"
+    )
+    (page,) = json.loads(documentation(tmp_path)["docs/index.json"])
+    headings = [[2, "On it, off it", "on-it-off-it"], [3, "On it, off it", "on-it-off-it-1"]]
+    assert page == {"path": "README.md", "title": "The first", "headings": headings}
+
+
+def test_what_explains_a_page_is_there() -> None:
+    index = {page["path"]: page["headings"] for page in json.loads(documentation()["docs/index.json"])}
+    texts = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.js") if "vendor" not in path.parts]
+    table = (FOLDER / "lib/help.js").read_text(encoding="utf-8")
+    wanted = re.findall(r'^  [\w"]+: "([^"]+)",$', table, re.MULTILINE)
+    wanted += re.findall(r'<\$\{(?:Card|Help)\}[^>]* (?:help|page)="([^"]+)"', "".join(texts))
+    assert len(wanted) > 20
+    for page in wanted:
+        name, _, anchor = page.partition("#")
+        assert not anchor or anchor in [heading[2] for heading in index[f"{name}.md"]], page
+        assert f"{name}.md" in index, page

@@ -28,6 +28,9 @@ const PAGES = [
   ["/webhooks/:id", "webhook"],
   ["/audit", "audit"],
   ["/settings", "settings"],
+  ["/docs", "docs"],
+  ["/docs/:page", "docs"],
+  ["/docs/:folder/:page", "docs"],
 ];
 
 function found(where) {

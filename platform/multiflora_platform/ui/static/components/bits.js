@@ -1,7 +1,8 @@
 /** The smallest parts: headings, badges, numbers, meters, tabs, choices. */
 import { html, useEffect, useRef } from "../lib/html.js";
-import { href, withQuery } from "../lib/router.js";
+import { href, path, withQuery } from "../lib/router.js";
 import { ago, dateTime, isoTime } from "../lib/format.js";
+import { explained } from "../lib/help.js";
 import { colourOf } from "../lib/theme.js";
 import { Icon } from "./icon.js";
 
@@ -15,16 +16,19 @@ export function PageHeader({ title, about, back, actions }) {
   return html`<header class="page-header">
     <div>
       ${back && html`<a class="crumb" href=${href(back.to)}>← ${back.label}</a>`}
-      <h1 tabindex="-1" ref=${heading}>${title}</h1>
+      <div class="titled"><h1 tabindex="-1" ref=${heading}>${title}</h1><${Help} of=${title} page=${explained(path.value)} /></div>
       ${about && html`<p>${about}</p>`}
     </div>
     ${actions && html`<div class="row">${actions}</div>`}
   </header>`;
 }
 
-export function Card({ title, about, actions, children, flush, wide }) {
+/** A link to what explains it. @param {{of: string, page: string|undefined}} props page: of the documentation, with a heading or without */
+export const Help = ({ of, page }) => page && html`<a class="help" href=${href(`/docs/${page}`)} title="Documentation" aria-label=${`Documentation of ${of}`}>?</a>`;
+
+export function Card({ title, about, actions, children, flush, wide, help }) {
   return html`<section class=${`card${wide ? " wide" : ""}`} aria-label=${title}>
-    ${title && html`<header><div><h2>${title}</h2>${about && html`<p>${about}</p>`}</div>${actions && html`<div class="row">${actions}</div>`}</header>`}
+    ${title && html`<header><div><div class="titled"><h2>${title}</h2><${Help} of=${title} page=${help} /></div>${about && html`<p>${about}</p>`}</div>${actions && html`<div class="row">${actions}</div>`}</header>`}
     ${flush ? children : html`<div class="body">${children}</div>`}
   </section>`;
 }

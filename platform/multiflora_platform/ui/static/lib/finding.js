@@ -1,5 +1,6 @@
 /** Everything that has a name, found by it. Knows no markup. */
 import { get, getAll } from "./api.js";
+import { documents, pathOf } from "./documentation.js";
 import { clock } from "./format.js";
 import { GROUPS } from "./pages.js";
 import { loadRequests } from "./requests.js";
@@ -15,6 +16,7 @@ export async function loadNamed(signal) {
     ["Contexts", may("inference"), async () => (await getAll("/api/v1/contexts", { signal })).map(contextResult)],
     ["Tenants", isAdmin.value, async () => (await get("/api/v1/tenants", { signal })).items.map(tenantResult)],
     ["Requests", isAdmin.value, async () => (await loadRequests(signal)).map(requestResult)],
+    ["Documentation", true, async () => (await documents()).flatMap(documentResults)],
     ["Settings", isAdmin.value, async () => (await get("/api/v1/settings", { signal })).items.map(settingResult)],
   ].filter(([, visible]) => visible);
   const answers = await Promise.allSettled(sources.map(([, , load]) => load()));
@@ -29,6 +31,11 @@ const contextResult = (one) => result(one.name, one.tenant ?? "", `/contexts?q=$
 const tenantResult = (one) => result(one.name, one.disabled ? "disabled" : "", `/tenants/${encodeURIComponent(one.name)}`);
 const requestResult = (one) => result(one.id, `${one.model || one.path} · ${one.code ?? one.status ?? "running"} · ${clock(one.at)}`, `/requests/${encodeURIComponent(one.id)}`, one.model, one.tenant, one.code);
 const settingResult = (one) => result(one.name, one.description, `/settings?q=${encodeURIComponent(one.name)}`, one.description, one.name.replaceAll("_", "-"));
+
+const documentResults = (page) => [
+  result(page.title, "", pathOf(page.path)),
+  ...page.headings.map(([, text, anchor]) => result(text, page.title, pathOf(page.path, anchor), page.title)),
+];
 
 export const pageResults = () => GROUPS.flatMap(([, pages]) => pages).filter(([, , , visible]) => visible()).map(([to, label]) => result(label, "", to));
 

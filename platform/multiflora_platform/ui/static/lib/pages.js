@@ -25,5 +25,6 @@ export const GROUPS = [
     ["/webhooks", "Webhooks", "webhooks", () => isAdmin.value],
     ["/audit", "Audit", "audit", () => isAdmin.value],
     ["/settings", "Settings and health", "settings", () => isAdmin.value],
+    ["/docs", "Documentation", "docs", () => true],
   ]],
 ];

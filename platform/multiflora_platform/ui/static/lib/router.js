@@ -2,11 +2,13 @@
 import { computed, signal } from "./html.js";
 
 const ROOT = "/ui";
-const here = () => ({ path: location.pathname.slice(ROOT.length) || "/", query: location.search });
+const here = () => ({ path: location.pathname.slice(ROOT.length) || "/", query: location.search, fragment: location.hash.slice(1) });
 const place = signal(here());
 
 export const path = computed(() => place.value.path);
 export const query = computed(() => new URLSearchParams(place.value.query));
+/** What the address names within the page. */
+export const fragment = computed(() => place.value.fragment);
 
 /** @param {string} to below /ui, such as "/adapters/sql?tab=use" */
 export function go(to, { replace = false } = {}) {
@@ -53,6 +55,6 @@ export function startRouter() {
     if (link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
     if (!link.pathname.startsWith(ROOT + "/") || (link.hash && link.pathname === location.pathname)) return;
     event.preventDefault();
-    go(link.pathname.slice(ROOT.length) + link.search);
+    go(link.pathname.slice(ROOT.length) + link.search + link.hash);
   });
 }

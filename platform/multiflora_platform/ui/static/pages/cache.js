@@ -60,7 +60,7 @@ const DRIFT = [
 
 function Drift() {
   const drift = useResource((signal) => get("/api/v1/cache/drift", { signal }), [], { every: 8 });
-  return html`<${Card} title="Drift" about="Prompts of the last hour that miss over and over at one place" flush><${Loaded} resource=${drift}>${({ items }) => (items.length
+  return html`<${Card} title="Drift" help="prefix-cache#drift-prompts-that-miss-at-one-place" about="Prompts of the last hour that miss over and over at one place" flush><${Loaded} resource=${drift}>${({ items }) => (items.length
     ? html`<${Table} name="drift" label="Drift" sort="drift" columns=${DRIFT} rows=${items} keyOf=${(item) => [item.tenant, item.model, item.message, item.kind].join()} />`
     : html`<${Empty} title="No drift" icon="check">No date, id or order of things makes prompts miss over and over.<//>`)}<//><//>`;
 }
@@ -76,7 +76,7 @@ const MISSES = [
 
 function Misses() {
   const misses = useResource((signal) => get("/api/v1/cache/misses", { signal }), [], { every: 4 });
-  return html`<${Card} title="Last misses" about="The last 200 at most, the newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
+  return html`<${Card} title="Last misses" help="insight#why-a-prompt-missed" about="The last 200 at most, the newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
     ? html`<${Table} name="misses" label="Last misses" columns=${MISSES} rows=${items} keyOf=${(miss) => miss.request_id} />`
     : html`<${Empty} title="No misses" icon="check">Every prompt since the start was found, or none has come yet.<//>`)}<//><//>`;
 }
@@ -93,7 +93,7 @@ const TENANTS = [{ key: "tenant", label: "Tenant", value: (row) => row.tenant ??
 
 function Savings({ of }) {
   const hasPrices = of.some((row) => row.money);
-  return html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed, since the server's start" flush>${of.length
+  return html`<${Card} title="Saved by the cache" help="prefix-cache#what-it-saves-in-money" about="Prompt tokens that were found instead of computed, since the server's start" flush>${of.length
     ? html`<${Table} name="savings" label="Saved by the cache" first="-tokens" columns=${hasPrices ? [...SAVINGS, ...MONEY] : SAVINGS} rows=${of} keyOf=${(row) => row.adapter} />`
     : html`<${Empty} title="Nothing yet">The second prompt that begins like an earlier one saves its beginning.<//>`}<//>
     ${hasPrices && html`<${TenantSavings} />`}`;

@@ -15,5 +15,5 @@ export function ModelCard({ versions, api }) {
 function Shown({ api, version }) {
   const card = useResource((signal) => get(`${api}/versions/${version}/card`, { signal }), [api, version]);
   return html`<${Card} title=${`Model card of version ${version}`}><${Loaded} resource=${card}>
-    ${(data) => html`<div class="card-prose">${cardElements(data.html ?? "")}</div>`}<//><//>`;
+    ${(data) => html`<div class="prose">${cardElements(data.html ?? "")}</div>`}<//><//>`;
 }

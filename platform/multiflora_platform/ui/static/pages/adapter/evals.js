@@ -47,7 +47,7 @@ function One({ sets, adapter, api, mine, make, onChange }) {
   const ended = items.filter((run) => run.state === "completed");
   const gate = one.min_score === null ? "gates nothing" : `asks for ${percent(one.min_score)} before ${one.aliases.join(", ")}`;
   return html`
-    <${Card} title="Eval" about=${`${one.name}, version ${one.version}: ${count(one.cases)} prompts, ${gate}`}
+    <${Card} title="Eval" help="evals" about=${`${one.name}, version ${one.version}: ${count(one.cases)} prompts, ${gate}`}
       actions=${mine && html`${make}<button class="button" onClick=${() => setOpen("edit")}>Edit…</button><button class="button danger" onClick=${() => setOpen("delete")}>Delete…</button>`}>
       <div class="stack">${one.description && html`<p class="muted">${one.description}</p>`}
         ${sets.length > 1 && html`<div class="form-grid"><${Select} label="Which" value=${name} onChange=${(next) => setQuery({ eval: next, left: null, right: null })} of=${sets.map((set) => [set.name, set.name])} /></div>`}

@@ -4,7 +4,7 @@ import { get, patch, post, put } from "../../lib/api.js";
 import { count, percent, rate, seconds, target } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
-import { State, Time } from "../../components/bits.js";
+import { Help, State, Time } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
 import { Export } from "../../components/export.js";
 import { COPIED, Pairs } from "./pairs.js";
@@ -48,7 +48,7 @@ function Observed({ rollout, path, mine, onChange, children }) {
   const arms = [stable && { version: rollout.stable, ...stable }, candidate && { version: rollout.candidate, ...candidate }].filter(Boolean);
   const line = (label, show) => html`<tr key=${label}><th scope="row">${label}</th><td>${stable ? show(stable) : "–"}</td><td>${candidate ? show(candidate) : "–"}</td></tr>`;
   return html`<section class="rollout" aria-label="Rollout">
-    <div class="row between"><div class="row"><b>v${rollout.candidate}</b> to ${rollout.percent}%${next && `, then ${next}%`}${rollout.shadow_percent > 0 && `, shadowing ${rollout.shadow_percent}%`} <${State} of=${rollout.state} />
+    <div class="row between"><div class="row"><b>v${rollout.candidate}</b> to ${rollout.percent}%${next && `, then ${next}%`}${rollout.shadow_percent > 0 && `, shadowing ${rollout.shadow_percent}%`} <${State} of=${rollout.state} /> <${Help} of="rollouts" page="rollouts#rolling-out-a-candidate" />
       <span class="muted small">${rollout.reason}${rollout.ended_at && html` <${Time} at=${rollout.ended_at} />`}</span></div>
       ${mine && html`<div class="row">${[10, 25, 50].filter((part) => part > rollout.percent).map((part) => html`<button class="button small" key=${part} onClick=${() => share(part)}>${part}%</button>`)}
         <button class="button small primary" onClick=${() => (few ? setAsking(true) : promote())}>Promote</button>
