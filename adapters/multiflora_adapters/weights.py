@@ -96,12 +96,16 @@ class HostAdapter:
     replaced: Mapping[str, ReplacedRows] = field(default_factory=dict)
     experts: Mapping[str, ExpertWeights] = field(default_factory=dict)  # by `ExpertLinear.name`
     kv_reach: KvReach | None = None  # None: nothing is known of it, so the KV may depend on all of the adapter
+    most_own_bytes: int = 0  # where ranks have different parts of it: `own_bytes` of the one that has most
+    stage_bytes: tuple[int, ...] = ()  # where stages have different parts of it: `num_bytes` of each, on all its ranks
 
     @property
     def own_bytes(self) -> int:
-        """What replaced rows and experts take of the device, beside the rank rows that are there anyway."""
+        """What replaced rows and experts take of the device, or of that of the rank where they take most, beside the
+        rank rows that are there anyway."""
         replaced = {id(rows): rows.num_bytes for rows in self.replaced.values()}
-        return sum(replaced.values()) + sum(experts.num_bytes for experts in self.experts.values())
+        here = sum(replaced.values()) + sum(experts.num_bytes for experts in self.experts.values())
+        return max(here, self.most_own_bytes)
 
 
 def _is_exact(site: str) -> bool:
@@ -118,6 +122,7 @@ def load_adapter(
     is_base_exact: Callable[[str], bool] = _is_exact,
     digest: str | None = None,
     part: BaseModel | None = None,
+    compared: BaseModel | None = None,
     sum_squares: SumSquares = alone,
 ) -> HostAdapter:
     """Read the adapter in `folder` for serving in `dtype`.
@@ -125,9 +130,10 @@ def load_adapter(
     base_weight(site name): the base's [out, in] or [vocabulary, hidden] weight; base_bias: its [out] bias, asked only
     for sites that have one. is_base_exact(site name): whether `base_weight` has the checkpoint's values, not those of
     integers made of them. digest: when given, the content must have it. part: what this rank serves of a base that is
-    divided among several, and then base_weight and base_bias give; sum_squares: called once at most, after all of the
-    files has been read and checked. Raises AdapterError for content that does not fit or changed, OSError when it
-    cannot be read.
+    divided among several, and then base_weight and base_bias give; compared: where all is loaded though they give less,
+    what they give: an adapter's copies of the base's other weights are compared where these lie; sum_squares: called
+    exactly once, after all of the files has been read and checked. Raises AdapterError for content that does not fit or
+    changed, OSError when it cannot be read.
     """
     own = base if part is None else part
     raw = read_raw_config(folder / CONFIG_NAME)
@@ -145,6 +151,8 @@ def load_adapter(
         hint = "Register the adapter again."
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in layout.copies.items():
+        if copied not in (compared or own).all_sites:
+            continue
         content.check_base_copy(name, own.all_sites[copied], base_weight(copied), is_base_exact(copied))
     reach = kv_reach(config, layout, weights, found, content.sha256)
     replaced = {
@@ -181,11 +189,14 @@ def _prepare_all(
     linears = {linear.name: linear for layer in base.sparse_layers for linear in layer.linears}
     experts: dict[str, ExpertWeights] = {}
     for fused in layout.fused:
+        if fused.linears[0].name not in linears:
+            continue
         own = tuple(linears[linear.name] for linear in fused.linears)
         experts |= unfused(fused, own, content.take(fused.a), content.take(fused.b), dtype)
     unnormed = [
         _prepare(planned, base.all_sites[planned.site.name], content, dtype, base_weight, base_bias)
         for planned in layout.sites
+        if planned.site.name in base.all_sites
     ]
     sites: dict[str, SiteWeights] = {}
     parts: dict[str, dict[int, Factors]] = {}
@@ -207,8 +218,7 @@ def _normed(unnormed: Iterable[_Unnormed], sum_squares: SumSquares) -> dict[str,
     sites = {one.site.name: one for one in unnormed}
     norms = {name: one.norms for name, one in sites.items() if one.norms is not None}
     divided = {name: norm.square() for name, norm in norms.items() if not sites[name].has_all_inputs}
-    if divided:
-        norms |= {name: squares.sqrt() for name, squares in sum_squares(divided).items()}
+    norms |= {name: squares.sqrt() for name, squares in sum_squares(divided).items()}
     return {
         name: one.weights
         if one.weights.magnitude is None
@@ -220,13 +230,16 @@ def _normed(unnormed: Iterable[_Unnormed], sum_squares: SumSquares) -> dict[str,
 def _replaced(
     tensor: ReplacedTensor, content: TensorBytes, base: BaseModel, dtype: torch.dtype
 ) -> dict[str, ReplacedRows]:
+    names = [name for name in tensor.sites if name in base.sites]
+    if not names:
+        return {}
     values, token_ids = content.take(tensor.name).to(dtype), None
     if tensor.token_ids is not None:
         token_ids, order = torch.tensor(tensor.token_ids, dtype=torch.int64).sort()
         values = values[order]
     _check_finite([values], tensor.sites[0], dtype)
     whole = ReplacedRows(token_ids, values.contiguous())
-    return {name: _rows_here(whole, base.sites[name].part) for name in tensor.sites}
+    return {name: _rows_here(whole, base.sites[name].part) for name in names}
 
 
 def _rows_here(whole: ReplacedRows, part: SitePart | None) -> ReplacedRows:

@@ -39,7 +39,7 @@ from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.offload.offloading import Offloading
 from multiflora_engine.offload.opening import open_offloading
-from multiflora_engine.parallel.launch import Ranks, check_ranks, start_process, started_ranks
+from multiflora_engine.parallel.launch import Ranks, check_ranks, place_of, start_process, started_ranks
 from multiflora_engine.parallel.leading import Leader
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
@@ -147,12 +147,12 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     use_threads(config.num_threads, config.processes_per_host)  # first: how products are made is measured with these
     device = choose_device(config.device)
     # Linux grants more than there is, and kills the process that fills it; a GPU refuses.
-    available = available_host_memory() // config.tensor_parallel_size if device.type == "cpu" else None
-    if config.tensor_parallel_size == 1:
+    available = available_host_memory() // config.num_ranks if device.type == "cpu" else None
+    if config.num_ranks == 1:
         return _build(config, model, device, available, progress, None)
     check_ranks(config, model, device)
     with started_ranks(config, device, available, start_process) as ranks:
-        return _build(config, model.shard(0, config.tensor_parallel_size), device, available, progress, ranks)
+        return _build(config, model.at(place_of(config, 0)), device, available, progress, ranks)
 
 
 def _build(
@@ -188,7 +188,7 @@ def load_model(
     storage = choose_storage(model, config.dtype, config.quantization, config.dequantize, device)
     weights = load_weights(folder, model, dtype, device, progress, available, storage)
     base = model.whole.base_model(folder.name)
-    part = base if model.part is None else model.base_model(folder.name, base.digest)
+    part = base if model.is_whole else model.base_model(folder.name, base.digest)
     loader = AdapterLoader(
         ArtifactStore(Path(config.artifact_root)),
         base,
@@ -227,8 +227,8 @@ def assemble_engine(
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
     capture = choose_capture(device, config.enforce_eager)
-    group = None if leader is None else leader.group
-    device_side = build_device_side(config, model, weights, pool, sampler, capture, group)
+    grid = None if leader is None else leader.grid
+    device_side = build_device_side(config, model, weights, pool, sampler, capture, grid)
     if leader is not None:
         device_side = leader.side(device_side)
     runner = device_side.runner
@@ -248,7 +248,7 @@ def assemble_engine(
         base.digest,
         grammars=grammars,
         runs_ahead=runner.runs_ahead,
-        drafts=_prompt_lookup(config, sampler, runner.runs_ahead),
+        drafts=_prompt_lookup(config, sampler, device_side.is_asynchronous),
         tiers=offloading,
     )
     progress("warmup", 0, 1)
@@ -261,7 +261,7 @@ def assemble_engine(
         model,
         device_side.graphs,
         lambda done, total: progress("warmup", done, total),
-        compiles_kernels=runner.runs_ahead,
+        compiles_kernels=device_side.is_asynchronous,
         most_tokens=config.max_num_batched_tokens,
     )
     progress("warmup", 1, 1)
@@ -284,7 +284,7 @@ def without_graphs(config: EngineConfig, model: ModelConfig, weights: ModelWeigh
     """The configuration, without graphs for a model whose steps cannot be captured."""
     # Of experts that are not all kept alike the host multiplies one by one, and asks how many tokens each gets: a graph
     # could not be replayed with others. Ranks run step by step.
-    if model.part is not None or not all(layer.mlp.is_grouped for layer in weights.layers):
+    if not model.is_whole or not all(layer.mlp.is_grouped for layer in weights.layers):
         return msgspec.structs.replace(config, enforce_eager=True)
     return config
 
@@ -309,9 +309,9 @@ def _offloading(
     return open_offloading(config, device_side.cache, identity, available)
 
 
-def _prompt_lookup(config: EngineConfig, sampler: Sampler, runs_ahead: bool) -> PromptLookup | None:
-    """None on a device that runs ahead: it is given the next step before the host knows what could be looked up."""
-    if runs_ahead:
+def _prompt_lookup(config: EngineConfig, sampler: Sampler, is_asynchronous: bool) -> PromptLookup | None:
+    """None on a device that may run ahead: it is given the next step before the host knows what could be looked up."""
+    if is_asynchronous:
         if config.enable_prompt_lookup:
             _log.warning("Nothing is drafted by prompt lookup on this device; answers are the same.")
         return None
@@ -334,6 +334,7 @@ def _scheduler_config(
         block_size=device_side.cache.block_size,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
+        num_batches=config.pipeline_parallel_size,
         max_waiting=config.max_waiting,
         is_compute_bound=is_compute_bound,
         adapter_timeout=config.adapter_timeout,

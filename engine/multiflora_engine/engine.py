@@ -42,6 +42,10 @@ class PolledAdapterSource(AdapterSource, Protocol):
         """Bytes that adapters take now: in slots, and as copies in host memory."""
         ...
 
+    def stage_memory(self) -> list[int]:
+        """Of each stage of ranks, bytes that adapters take in slots; empty without any."""
+        ...
+
     def poll(self) -> None:
         """Takes in finished loads and copies a bounded amount to the device."""
         ...
@@ -63,11 +67,12 @@ class TimedTiers(BlockTiers, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Launched:
-    """began: perf_counter seconds."""
+    """began: perf_counter seconds. computed: seconds of the processor that its launch took."""
 
     batch: ScheduledBatch
     step: RunningStep
     began: float
+    computed: float
 
 
 class Engine:
@@ -118,8 +123,9 @@ class Engine:
         return self._scheduler.give_back(request_id)
 
     def step(self) -> list[TokenDelta]:
-        """Gives the device one batch and returns what the batch before it added (on a device that does not run ahead:
-        what this one added). What goes wrong with a request inside a batch fails that request alone; raises DeviceLost.
+        """Gives the device one batch and returns what the batch before it added (where several stages compute: what the
+        oldest in flight did; on a device that does not run ahead: what this one did). What goes wrong with a request
+        inside a batch fails that request alone; raises DeviceLost.
         """
         began = time.perf_counter()
         self._residency.poll()
@@ -139,6 +145,7 @@ class Engine:
             self._scheduler.stats(),
             adapter_bytes=adapter_bytes,
             adapter_host_bytes=adapter_host_bytes,
+            stage_adapter_bytes=self._residency.stage_memory(),
             tiers=[] if self._tiers is None else self._tiers.stats(),
             steps=self._steps,
             step_seconds=self._step_seconds,
@@ -153,7 +160,7 @@ class Engine:
         return self._scheduler.cache_admin
 
     def _execute(self, batch: ScheduledBatch) -> list[TokenDelta]:
-        execute = self._advance if self._runner.runs_ahead else self._run
+        execute = self._advance if self._runner.depth > 1 else self._run
         if self._tiers is None:
             return execute(batch)
         self._tiers.step_begins()
@@ -163,9 +170,9 @@ class Engine:
             self._tiers.step_ends()
 
     def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
-        """Launches the batch, then takes in the one before it: the device computes while the host does so. Rows whose
+        """Launches the batch, then takes in an earlier one: the device computes while the host does so. Rows whose
         choice depends on what that one sampled have it by then, and the device is still at this batch."""
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.thread_time()
         try:
             step = self._runner.launch(batch) if batch.entries else None
         except DeviceLost:
@@ -176,20 +183,20 @@ class Engine:
             self._scheduler.withdraw(batch)
             raise
         if step is None:
-            return self._collect(keep=0)
-        launched = _Launched(batch, step, began)
+            return self._collect(keep=len(self._in_flight) - 1)
+        launched = _Launched(batch, step, began, time.thread_time() - computed)
         self._in_flight.append(launched)
-        return self._collect(keep=1) + self._choose(launched)
+        return self._collect(keep=self._runner.depth - 1) + self._choose(launched)
 
     def _choose(self, launched: _Launched) -> list[TokenDelta]:
-        """Also of a batch that was withdrawn meanwhile: other ranks wait for its tokens."""
+        """Unless the batch was withdrawn meanwhile."""
+        if launched not in self._in_flight:
+            return []
         try:
             launched.step.choose()
         except DeviceLost:
             raise
         except Exception:
-            if launched not in self._in_flight:
-                return []
             self._in_flight.remove(launched)
             return self._run_live(launched.batch.entries)
         return []
@@ -200,21 +207,28 @@ class Engine:
         while len(self._in_flight) > keep:
             deltas += self._take_in(self._in_flight[0])
         if not any(entry.is_live for launched in self._in_flight for entry in launched.batch.entries):
-            self._in_flight.clear()
+            self._drop_in_flight()
         return deltas
 
+    def _drop_in_flight(self) -> None:
+        while self._in_flight:
+            self._in_flight.popleft().step.drop()
+
     def _take_in(self, oldest: _Launched) -> list[TokenDelta]:
+        computed = time.thread_time()
         try:
             outputs = oldest.step.collect()
             _check(oldest.batch, outputs)
         except DeviceLost:
             raise
         except Exception:
-            for launched in reversed(list(self._in_flight)[1:]):
+            self._in_flight.popleft()
+            for launched in reversed(self._in_flight):
                 self._scheduler.withdraw(launched.batch)
-            self._in_flight.clear()
+            self._drop_in_flight()
             return self._run_live(oldest.batch.entries)
         self._in_flight.popleft()
+        self._scheduler.note_step(oldest.batch, oldest.computed + time.thread_time() - computed)
         return self._commit(oldest.batch, outputs, oldest.began)
 
     def _run(self, batch: ScheduledBatch) -> list[TokenDelta]:

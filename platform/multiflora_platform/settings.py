@@ -209,6 +209,9 @@ class Settings(BaseModel):
     tensor_parallel_size: int = Field(
         1, ge=1, le=64, description="ranks of each engine, which divide the model; on GPUs each has one of its own"
     )
+    pipeline_parallel_size: int = Field(
+        1, ge=1, le=64, description="stages of each engine, which have some layers each; so many times as many ranks"
+    )
     models: Models = Field((), description="further base models, as a list in the configuration file; else JSON")
     routing: Literal["score", "least-loaded", "round-robin"] = Field(
         "score", description="which replica gets a request: the soonest for it, that with the fewest, or all in turn"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -101,6 +101,9 @@ class FakeAdapters:
     def memory(self) -> tuple[int, int]:
         return 100 * sum(digest is not None for digest in self.slots), 100 * len(self._host)
 
+    def stage_memory(self) -> list[int]:
+        return []
+
     def state(self, digest: str) -> AdapterState:
         if digest in self.slots:
             return "slot"
@@ -158,21 +161,37 @@ class FakeAdapters:
 class FakeStep:
     """A step whose outputs, or failure, wait on the device, once it has been told what it needs for them."""
 
-    def __init__(self, outputs: Callable[[], list[StepOutput]], failure: Exception | None = None) -> None:
+    def __init__(
+        self, device: FakeDevice, outputs: Callable[[], list[StepOutput]], failure: Exception | None = None
+    ) -> None:
+        self._device = device
         self._outputs = outputs
         self._failure = failure
         self._result: list[StepOutput] | Exception | None = None
+        if device.stages > 1:
+            device.in_flight.append(self)
 
     def choose(self) -> None:
-        if self._result is None:
-            outputs = self._outputs()
-            self._result = self._failure or outputs
+        """Of several stages, the last has to be done first."""
+        if self._result is None and self._device.stages == 1:
+            self._choose()
+
+    def drop(self) -> None:
+        """What several stages compute comes back in order, and all of it."""
+        assert self._device.stages == 1 or self._device.in_flight.popleft() is self
 
     def collect(self) -> list[StepOutput]:
+        self.drop()
+        if self._device.stages > 1:
+            self._choose()
         if isinstance(self._result, Exception):
             raise self._result
         assert self._result is not None, "its tokens were chosen"
         return self._result
+
+    def _choose(self) -> None:
+        outputs = self._outputs()
+        self._result = self._failure or outputs
 
 
 class FakeDevice:
@@ -182,10 +201,14 @@ class FakeDevice:
 
     poisonous: requests whose presence makes a step fail, after half of the KV was written, or (fails_late) when it is
     collected. runs_ahead: the device remembers the tokens that it samples, and goes on with those the host lacks.
+    stages: that each have a batch to compute; where there are several, it does not run ahead.
     """
 
     def __init__(self, num_blocks: int, block_size: int, adapters: FakeAdapters) -> None:
         self.runs_ahead = self.fails_late = False
+        self.stages = 1
+        self.in_flight: deque[FakeStep] = deque()
+        self.most_in_flight = 0
         self.sampled: WeakKeyDictionary[Sequence, tuple[int, int]] = WeakKeyDictionary()
         self.steps_ahead = 0
         self.block_size = block_size
@@ -197,12 +220,19 @@ class FakeDevice:
         self.largest_batch = 0
         self.violation: AssertionError | None = None
 
+    @property
+    def depth(self) -> int:
+        return self.stages if self.stages > 1 else 1 + self.runs_ahead
+
     def launch(self, batch: ScheduledBatch) -> FakeStep:
         """Remembers a violation, because the engine answers any exception of a runner by failing the requests."""
         try:
+            assert len(self.in_flight) < self.stages
             self._execute(batch)
             late = self.fails_late and any(entry.sequence.request_id in self.poisonous for entry in batch.entries)
-            step = FakeStep(partial(self._outputs, batch), RuntimeError("secret path /srv/models") if late else None)
+            failure = RuntimeError("secret path /srv/models") if late else None
+            step = FakeStep(self, partial(self._outputs, batch), failure)
+            self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
             if not any(map(self._lacks, batch.entries)):
                 step.choose()
             if self.during:
@@ -245,7 +275,7 @@ class FakeDevice:
         sequence, kv = entry.sequence, []
         assert sequence.status is SequenceStatus.RUNNING
         assert entry.start + entry.num_tokens == sequence.num_scheduled_tokens
-        assert self.runs_ahead or entry.start == sequence.num_computed_tokens
+        assert self.depth > 1 or entry.start == sequence.num_computed_tokens
         if sequence.adapter_digest is None:
             assert sequence.adapter_slot is None
         else:
@@ -260,6 +290,7 @@ class FakeDevice:
         """Up to the entry's last; one that the host does not know is what the device itself sampled there."""
         token_ids = [*entry.sequence.token_ids[: entry.start + entry.num_tokens], *entry.drafts]
         if entry.start == entry.sequence.num_tokens:
+            assert self.runs_ahead
             self.steps_ahead += 1
             position, token_id = self.sampled[entry.sequence]
             assert position == entry.start
@@ -342,6 +373,7 @@ class Machine:
         broken: frozenset[str] = frozenset(),
         load_polls: int = 2,
         runs_ahead: bool = False,
+        stages: int = 1,
         drafts: bool = False,
         tiers: bool = False,
         **config: Any,
@@ -352,11 +384,13 @@ class Machine:
             block_size=block_size,
             eos_token_ids=frozenset({EOS}),
             vocab_size=VOCABULARY,
+            num_batches=stages,
             **sizes,
         )
         self.adapters = FakeAdapters(num_slots, load_polls, broken)
         self.device = FakeDevice(num_blocks, block_size, self.adapters)
         self.device.runs_ahead = runs_ahead
+        self.device.stages = stages
         self.clock = Clock()
         self.drafts = FakeDrafts(self.device)
         self.drafts.is_on = drafts
@@ -592,6 +626,43 @@ def test_a_device_that_runs_ahead_is_given_the_next_step_before_it_says_what_it_
     assert machine.num_steps == 9, "one step for the last outputs: nothing was scheduled beyond max_tokens"
     assert machine.device.steps_ahead == 2 * (5 + 7), "each decode, when it was given its token and when it sampled"
     assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+
+
+@pytest.mark.parametrize("num_requests", [1, 2, 3, 7])
+def test_stages_have_batches_of_different_sequences(num_requests: int) -> None:
+    machine = Machine(num_blocks=128, stages=3, max_num_seqs=8)
+    ids = [machine.add([1, 2, tag], ignore_eos=True, max_tokens=10) for tag in range(num_requests)]
+    machine.run()
+    assert machine.device.most_in_flight == min(3, num_requests)
+    assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+    machine.check_idle()
+
+
+def test_parts_of_one_prompt_are_computed_by_all_stages_at_once() -> None:
+    machine = Machine(num_blocks=64, stages=3, max_num_batched_tokens=4)
+    request_id = machine.add([*range(1, 11)] * 2, ignore_eos=True)
+    machine.step()
+    machine.step()
+    assert len(machine.device.in_flight) == 2
+    assert not machine.deltas
+    machine.run()
+    assert machine.device.most_in_flight == 3
+    assert machine.output(request_id) == machine.alone(request_id)
+
+
+def test_what_stages_still_compute_of_an_aborted_request_is_waited_for_and_dropped() -> None:
+    machine = Machine(num_blocks=64, stages=3)
+    first, *others = (machine.add([tag, tag + 1], ignore_eos=True, max_tokens=20) for tag in (1, 2, 3))
+    for _ in range(6):
+        machine.step()
+    assert len(machine.device.in_flight) == 2
+    for request_id in (first, *others):
+        machine.engine.abort(request_id)
+    assert not machine.engine.has_work
+    again = machine.add([5, 6], ignore_eos=True)
+    machine.run()
+    assert machine.output(again) == machine.alone(again)
+    assert not machine.device.in_flight
 
 
 def test_drafts_save_steps_and_change_no_answer() -> None:
@@ -974,19 +1045,25 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(
         runs_ahead=st.booleans(),
+        stages=st.sampled_from([1, 1, 2, 3]),
         fails_late=st.booleans(),
         drafts=st.booleans(),
         tiers=st.booleans(),
         most=st.sampled_from([9, 4, 3]),
     )
-    def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool, tiers: bool, most: int) -> None:
+    def choose_device(
+        self, runs_ahead: bool, stages: int, fails_late: bool, drafts: bool, tiers: bool, most: int
+    ) -> None:
         """most: tokens of a chunk; where they are few, several prefills share a step, and sequences do not wait for
         each other's blocks."""
-        self.machine.device.runs_ahead = self.machine.scheduler.runs_ahead = runs_ahead
+        ahead = runs_ahead and stages == 1
+        self.machine.device.runs_ahead = self.machine.scheduler.runs_ahead = ahead
+        self.machine.device.stages = stages
         self.machine.device.fails_late = fails_late
         self.machine.drafts.is_on = drafts
         self.machine.tiers.is_on = tiers
         scheduler = self.machine.scheduler
+        scheduler.config = replace(scheduler.config, num_batches=stages)
         if most < 9:
             schedule_chunk = scheduler._schedule_chunk
             scheduler._schedule_chunk = (  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 def divided(whole: HostAdapter, part: BaseModel) -> HostAdapter:
     """whole: of LoRA alone, as mixes are. part: what the rank serves of the base."""
-    sites = {name: _own(weights, part.sites[name].part) for name, weights in whole.sites.items()}
+    sites = {name: _own(weights, part.sites[name].part) for name, weights in whole.sites.items() if name in part.sites}
     return replace(whole, sites=sites, num_bytes=sum(site.num_bytes for site in sites.values()))
 
 

@@ -130,18 +130,26 @@ class RunningStep(Protocol):
         batch was launched before the one before it was committed. Raises DeviceLost."""
         ...
 
+    def drop(self) -> None:
+        """In place of `collect`: no outputs are wanted. Raises DeviceLost."""
+        ...
+
 
 class ModelRunner(Protocol):
     """The device side as the engine sees it.
 
     runs_ahead: whether `launch` returns before the device is done, so that it pays to give it the next batch before the
-    outputs of this one are collected. The device executes batches in the order in which they are launched. What of a
-    batch depends on tokens that the host must know first (a grammar's mask) waits for `RunningStep.choose`, while the
-    device computes the batch already.
+    outputs of this one are collected. depth: batches that it has before the first of them is collected, at most: 2
+    where it runs ahead, more where several stages each compute one. The device executes batches in the order in which
+    they are launched, and they are collected or dropped in this order. What of a batch depends on tokens that the host
+    must know first (a grammar's mask) waits for `RunningStep.choose`, while the device computes the batch already.
     """
 
     @property
     def runs_ahead(self) -> bool: ...
+
+    @property
+    def depth(self) -> int: ...
 
     def launch(self, batch: ScheduledBatch) -> RunningStep:
         """Writes the KV of all scheduled tokens and samples. Raises DeviceLost.

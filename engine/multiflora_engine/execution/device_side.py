@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.core.rank_group import RankGrid
 from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously
 from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
@@ -22,7 +22,7 @@ from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import model_tables, why_keys_stay
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.messages import Ready
+from multiflora_engine.protocol.messages import Ready, StageMemory
 from multiflora_engine.sampling.sampler import Sampler
 
 
@@ -31,6 +31,8 @@ class DeviceSide:
     """What lies on the device and runs there. Filled by `build_device_side`."""
 
     runner: DeviceRunner
+    executor: StepExecutor
+    """Of this rank, where the runner's may be that of all."""
     decoder: Decoder
     cache: KVCache
     max_model_len: int
@@ -38,10 +40,10 @@ class DeviceSide:
     graphs: DecodeGraphs | None
     """None where decode steps run kernel by kernel."""
     dummy: Dummy
-    weight_bytes: int
-    """Of all ranks."""
-    kv_bytes: int
-    """Of all ranks' caches, which are equal."""
+    is_asynchronous: bool
+    """See `runs_asynchronously`."""
+    stages: tuple[StageMemory, ...]
+    """What each takes, of all its ranks; one, where nothing is divided into stages."""
 
 
 def build_device_side(
@@ -51,7 +53,7 @@ def build_device_side(
     pool: SlotPool,
     sampler: Sampler,
     capture: Capture | None = None,
-    ranks: RankGroup | None = None,
+    ranks: RankGrid | None = None,
 ) -> DeviceSide:
     """KV cache, decoder and runner on the weights' device. The weights and the pool must be there already, so that what
     is left of the device's memory is known.
@@ -66,14 +68,13 @@ def build_device_side(
     spare = step_bytes(config, model, weights, ranks) + config.adapter_matrix_memory if measured else 0
     kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
     size = size_kv_cache(config, model, kv_dtype, device, spare)
-    weight_bytes, caches = weights.num_bytes, 1
     if ranks is not None:
         size = size.with_blocks(min(ranks.values_of_all(size.num_blocks)), config.block_size)
-        weight_bytes, caches = sum(ranks.values_of_all(weight_bytes)), ranks.size
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, kv_dtype, device)
     decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool, ranks)
     staging = Staging(device)
-    feedback = TokenFeedback(config.max_num_seqs, device, ranks)
+    feedback = TokenFeedback(config.max_num_seqs, device, None if ranks is None else ranks.shards)
+    num_stages, is_asynchronous = config.pipeline_parallel_size, runs_asynchronously(device)
     graphs = None
     if capture is not None:
         graphs = DecodeGraphs(
@@ -88,15 +89,32 @@ def build_device_side(
             max_segments=pool.num_slots,
             device=device,
         )
+    executor = StepExecutor(decoder, cache, staging, feedback, sampler.prompt_logprobs, graphs)
     runner = DeviceRunner(
         StepPlanner(config.block_size, model.vocab_size),
-        StepExecutor(decoder, cache, staging, feedback, sampler.prompt_logprobs, graphs),
+        executor,
         sampler,
-        runs_ahead=runs_asynchronously(device),
+        # Stages have other batches to compute while this one's tokens come back.
+        runs_ahead=is_asynchronous and num_stages == 1,
+        num_stages=num_stages,
     )
     dummy = DummyPass(decoder, model, config.block_size, size.max_model_len, device, dtype, kv_dtype)
-    kv_bytes = caches * cache.num_bytes
-    return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy, weight_bytes, kv_bytes)
+    stages = _stages(model, weights, cache, ranks)
+    return DeviceSide(runner, executor, decoder, cache, size.max_model_len, graphs, dummy, is_asynchronous, stages)
+
+
+def _stages(
+    model: ModelConfig, weights: ModelWeights, cache: KVCache, ranks: RankGrid | None
+) -> tuple[StageMemory, ...]:
+    if ranks is None:
+        return (StageMemory(model.num_layers, weights.num_bytes, cache.num_bytes),)
+    layers, of_weights, of_caches = (
+        ranks.of_stages(value) for value in (len(model.layers), weights.num_bytes, cache.num_bytes)
+    )
+    return tuple(
+        StageMemory(own_layers[0], sum(own_weights), sum(own_caches))
+        for own_layers, own_weights, own_caches in zip(layers, of_weights, of_caches, strict=True)
+    )
 
 
 def ready_report(
@@ -112,8 +130,9 @@ def ready_report(
         max_num_seqs=config.max_num_seqs,
         lora_slots=pool.num_slots,
         lora_rows=pool.num_rows,
-        kv_bytes=side.kv_bytes,
-        weight_bytes=side.weight_bytes,
+        kv_bytes=sum(stage.kv_bytes for stage in side.stages),
+        weight_bytes=sum(stage.weight_bytes for stage in side.stages),
         why_keys_stay=why_keys_stay(model),
         base_digest=base_digest,
+        stages=side.stages,
     )

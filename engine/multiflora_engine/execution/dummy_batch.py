@@ -51,7 +51,7 @@ class DummyPass:
         tokens = min(tokens, self._max_tokens)
         batch, blocks = dummy_batch(slots, tokens, self._block_size, self._model.vocab_size, self._device, tokens)
         cache = allocate_kv_cache(self._model, blocks, self._block_size, self._kv_dtype, self._device)
-        return self._decoder.logits(self._decoder.forward(batch, cache), batch.logit_lora)
+        return self._decoder.all_logits(batch, cache)
 
 
 def dummy_batch(

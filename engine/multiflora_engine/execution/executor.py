@@ -15,6 +15,7 @@ import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.rank_group import Incoming
 from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs
 from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays, adapter_runs
@@ -41,6 +42,19 @@ class StepResults:
     """[H] float32, one for each of `pooled_rows`."""
 
 
+@dataclass(frozen=True, slots=True)
+class BegunStep:
+    """A step whose layers have their work, or all of them that are here. Filled by `StepExecutor.begin`."""
+
+    arrays: StepArrays
+    hidden: torch.Tensor | Incoming
+    """As of `Decoder.begin`, or a graph's."""
+    logit_lora: LoraSegments | None
+    """Of its rows."""
+    num_rows: int | None = None
+    """Of a graph's rows, how many mean something; None: all of them do."""
+
+
 class StepExecutor:
     """feedback: the tokens of the last step, which the caller fills once it has sampled. graphs: None for a device that
     runs decode steps kernel by kernel."""
@@ -62,20 +76,40 @@ class StepExecutor:
         self._score_prompt = score_prompt
         self._graphs = graphs
 
-    def execute(self, arrays: StepArrays) -> StepResults:
+    def begin(self, arrays: StepArrays) -> BegunStep:
         """Writes the KV of all tokens. Waits for nothing that the device does."""
-        if arrays.moves is not None:
-            self._decoder.move(self._cache, *self._staging.upload_one(arrays.moves))
+        self._move(arrays)
         if self._graphs is not None and self._fits_graph(self._graphs, arrays):
             replayed = self._graphs.run(arrays, self._groups(arrays))
             if replayed is not None:
                 num_rows = len(arrays.context_lens if arrays.logit_rows is None else arrays.logit_rows)
-                return StepResults(self._decoder.logits(*replayed)[:num_rows] if num_rows else None, [], [])
-        batch = forward_batch(arrays, self._staging, self.feedback)
-        hidden = self._decoder.forward(batch, self._cache)
+                return BegunStep(arrays, *replayed, num_rows)
+        return self._passed(arrays, self.build(arrays))
+
+    def build(self, arrays: StepArrays) -> ForwardBatch:
+        """The pass's input, on the device; nothing is computed."""
+        return forward_batch(arrays, self._staging, self.feedback)
+
+    def begin_built(self, arrays: StepArrays, batch: ForwardBatch) -> BegunStep:
+        """`begin` with what `build` made of the arrays; never a graph."""
+        self._move(arrays)
+        return self._passed(arrays, batch)
+
+    def _passed(self, arrays: StepArrays, batch: ForwardBatch) -> BegunStep:
+        return BegunStep(arrays, self._decoder.begin(batch, self._cache), batch.logit_lora)
+
+    def finish(self, step: BegunStep) -> StepResults:
+        """In the order in which steps were begun, where there are stages; waits for the others."""
+        arrays, hidden = step.arrays, self._decoder.finish(step.hidden)
+        if not self._decoder.has_ends:
+            return StepResults(None, [], [])
         prompts = self._prompts(arrays, hidden) if arrays.prompt_slices else []
         pooled = [Readback([hidden[first:end].float().sum(0)]) for first, end in arrays.pooled_rows]
-        return StepResults(self._logits(arrays, hidden, batch), prompts, pooled)
+        return StepResults(self._logits(step, hidden), prompts, pooled)
+
+    def _move(self, arrays: StepArrays) -> None:
+        if arrays.moves is not None:
+            self._decoder.move(self._cache, *self._staging.upload_one(arrays.moves))
 
     def _fits_graph(self, graphs: DecodeGraphs, arrays: StepArrays) -> bool:
         slots = arrays.adapter_runs.slots
@@ -87,10 +121,11 @@ class StepExecutor:
             return None
         return shared_groups(arrays.block_tables, arrays.context_lens, self._cache.block_size, self._heads)
 
-    def _logits(self, arrays: StepArrays, hidden: torch.Tensor, batch: ForwardBatch) -> torch.Tensor | None:
-        """hidden: [L, H] as the batch wants logits."""
+    def _logits(self, step: BegunStep, hidden: torch.Tensor) -> torch.Tensor | None:
+        """hidden: [L, H] as the batch wants logits; a graph's may have more rows."""
+        arrays = step.arrays
         if arrays.sample_rows is None:
-            return self._decoder.logits(hidden, batch.logit_lora)
+            return self._decoder.logits(hidden, step.logit_lora)[: step.num_rows]
         if not len(arrays.sample_rows):
             return None
         rows = hidden[self._staging.upload_one(arrays.sample_rows)]

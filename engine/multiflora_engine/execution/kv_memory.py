@@ -38,18 +38,18 @@ def allocate_kv_cache(
     """dtype: of the cache (see `choose_kv_dtype`)."""
     shape = cache_shape(num_blocks, model.num_kv_heads, block_size, model.head_dim, dtype)
     try:
-        caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * model.num_layers)]
+        caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * len(model.layers))]
     except (MemoryError, RuntimeError) as error:
         size = num_blocks * bytes_per_block(model, block_size, dtype)
         raise ModelError(
             f"A KV cache of {size} bytes does not fit into the memory of {device}. Give a smaller --kv-cache-memory."
         ) from error
-    keys, values = tuple(caches[: model.num_layers]), tuple(caches[model.num_layers :])
+    keys, values = tuple(caches[: len(model.layers)]), tuple(caches[len(model.layers) :])
     return KVCache(keys, values, num_blocks, block_size, is_quantised(keys[0]))
 
 
 def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
-    return 2 * model.num_layers * model.num_kv_heads * block_size * bytes_per_head(model.head_dim, dtype)
+    return 2 * len(model.layers) * model.num_kv_heads * block_size * bytes_per_head(model.head_dim, dtype)
 
 
 def size_kv_cache(

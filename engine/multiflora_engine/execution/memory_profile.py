@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.core.rank_group import RankGrid
 from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import dummy_batch
 from multiflora_engine.execution.graphs.decode_graphs import mixed_sizes
@@ -20,7 +20,7 @@ _SAMPLING_COPIES = 3
 
 
 @torch.inference_mode()
-def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights, ranks: RankGroup | None = None) -> int:
+def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights, ranks: RankGrid | None = None) -> int:
     """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of the largest steps that have one
     keep for good."""
     # As many short prompts as possible: the logits of all of them are due in one step.
@@ -37,7 +37,7 @@ def _peak(
     config: EngineConfig,
     model: ModelConfig,
     weights: ModelWeights,
-    ranks: RankGroup | None,
+    ranks: RankGrid | None,
     sequences: int,
     tokens: int,
 ) -> int:
@@ -50,6 +50,6 @@ def _peak(
     torch.cuda.reset_peak_memory_stats(device)
     # Weights and this cache are there already; only what the pass takes beside them counts.
     before = torch.cuda.memory_allocated(device)
-    decoder.logits(decoder.forward(batch, cache), None)
+    decoder.all_logits(batch, cache)
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before

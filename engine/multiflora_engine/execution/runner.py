@@ -17,10 +17,9 @@ import torch
 
 from multiflora_engine.core.step import DeviceLost, SampledToken, ScheduledBatch, StepOutput
 from multiflora_engine.core.transfers import Readback
-from multiflora_engine.execution.executor import StepResults
+from multiflora_engine.execution.executor import BegunStep, StepResults
 from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.execution.step_plan import StepPlan, StepPlanner
-from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_engine.sampling.sampler import PromptLogprobs, SampledStep, Sampler
 
@@ -65,6 +64,9 @@ class PendingStep:
         pooled = dict(zip(plan.pooled_places, vectors, strict=True))
         return [StepOutput(sampled.get(i, []), prompts.get(i), pooled.get(i)) for i in range(plan.num_entries)]
 
+    def drop(self) -> None:
+        """Nothing is to come that would have to be received."""
+
 
 @contextmanager
 def _loss_of_device() -> Iterator[None]:
@@ -89,44 +91,74 @@ def verified(tokens: list[SampledToken], drafts: Items[int]) -> list[SampledToke
     return kept
 
 
+class Feedback(Protocol):
+    """`TokenFeedback`, as the runner uses it."""
+
+    def keep(self, tokens: torch.Tensor) -> None: ...
+
+
 class Executor(Protocol):
     """`StepExecutor`, as the runner uses it."""
 
-    feedback: TokenFeedback
+    @property
+    def feedback(self) -> Feedback: ...
 
-    def execute(self, arrays: StepArrays) -> StepResults: ...
+    def begin(self, arrays: StepArrays) -> BegunStep: ...
+
+    def finish(self, step: BegunStep) -> StepResults: ...
 
 
 class DeviceRunner:
     """One model on one device, or on one for each rank (the engine's ModelRunner). runs_ahead: see there."""
 
-    def __init__(self, planner: StepPlanner, executor: Executor, sampler: Sampler, *, runs_ahead: bool) -> None:
+    def __init__(
+        self, planner: StepPlanner, executor: Executor, sampler: Sampler, *, runs_ahead: bool, num_stages: int = 1
+    ) -> None:
+        """num_stages: that compute one after the other, each a batch at a time."""
         self.runs_ahead = runs_ahead
+        self.depth = max(2 if runs_ahead else 1, num_stages)
+        self._num_stages = num_stages
         self._planner = planner
         self.executor = executor
         self._sampler = sampler
 
     def with_executor(self, executor: Executor) -> DeviceRunner:
         """The same on what else executes arrays."""
-        return DeviceRunner(self._planner, executor, self._sampler, runs_ahead=self.runs_ahead)
+        return DeviceRunner(
+            self._planner, executor, self._sampler, runs_ahead=self.runs_ahead, num_stages=self._num_stages
+        )
 
     @torch.inference_mode()
-    def launch(self, batch: ScheduledBatch) -> PendingStep:
+    def launch(self, batch: ScheduledBatch) -> PendingStep | BegunBatch:
         """Writes the KV of all scheduled tokens and samples. Raises DeviceLost."""
         plan = self._planner.plan(batch.entries)
+        if self._num_stages > 1:
+            with _loss_of_device():
+                return BegunBatch(self, plan, self.executor.begin(plan.arrays))
         waits = self.runs_ahead and any(
             self._sampler.waits(entry.sequence, entry.num_output_tokens) for entry in plan.sampling
         )
         if not waits:
-            # Grammars' masks are computed beside the forward pass and wanted behind it.
-            self._sampler.prepare([entry.sequence for entry in plan.sampling])
+            self.prepare(plan)
         with _loss_of_device():
-            results = self.executor.execute(plan.arrays)
-        sample = None if results.logits is None else partial(self._sample, plan, results.logits)
-        step = PendingStep(plan, results.prompts, results.pooled, sample)
+            results = self.executor.finish(self.executor.begin(plan.arrays))
+        step = self.pending(plan, results)
         if not waits:
             step.choose()
         return step
+
+    def prepare(self, plan: StepPlan) -> None:
+        """Grammars' masks are computed beside the forward pass and wanted behind it; of one batch at a time."""
+        self._sampler.prepare([entry.sequence for entry in plan.sampling])
+
+    def receive(self, begun: BegunStep) -> StepResults:
+        """Waits for the other stages. Raises DeviceLost."""
+        with _loss_of_device():
+            return self.executor.finish(begun)
+
+    def pending(self, plan: StepPlan, results: StepResults) -> PendingStep:
+        sample = None if results.logits is None else partial(self._sample, plan, results.logits)
+        return PendingStep(plan, results.prompts, results.pooled, sample)
 
     @torch.inference_mode()
     def _sample(self, plan: StepPlan, logits: torch.Tensor) -> SampledStep:
@@ -138,3 +170,31 @@ class DeviceRunner:
             self.executor.feedback.keep(samples.tokens)
             self._planner.keep(plan)
         return samples
+
+
+class BegunBatch:
+    """A batch on its way through the stages (the engine's RunningStep): sampled when it has come back."""
+
+    def __init__(self, runner: DeviceRunner, plan: StepPlan, begun: BegunStep) -> None:
+        self._runner = runner
+        self._plan = plan
+        self._begun = begun
+
+    def choose(self) -> None:
+        """`collect` does so, because only then there are logits."""
+
+    @torch.inference_mode()
+    def collect(self) -> list[StepOutput]:
+        """Raises DeviceLost."""
+        try:
+            self._runner.prepare(self._plan)
+        finally:
+            # Whatever becomes of this batch: the next one's results come behind its own.
+            results = self._runner.receive(self._begun)
+        step = self._runner.pending(self._plan, results)
+        step.choose()
+        return step.collect()
+
+    @torch.inference_mode()
+    def drop(self) -> None:
+        self._runner.receive(self._begun)

@@ -66,7 +66,7 @@ def warm_up(
 
 def warm_up_adapter(model: ModelConfig, dtype: torch.dtype) -> HostAdapter:
     """What `warm_up` puts into a slot; other ranks hold their part of it from the start."""
-    sites = [site for layer in range(model.num_layers) for site in model.layer_sites(layer)]
+    sites = [site for layer in model.layers for site in model.layer_sites(layer)]
     return zero_adapter(sites, _RANK, dtype)
 
 

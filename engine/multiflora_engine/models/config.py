@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from multiflora_adapters.base_model import BaseModel, ExpertLinear, Site, SparseLayer
-from multiflora_engine.core.shard import Shard, Span, why_indivisible
+from multiflora_engine.core.shard import ModelStage, RankPlace, Shard, Span, why_indivisible
 from multiflora_engine.models.checkpoint import model_digest
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.config_keys import check_keys
@@ -94,7 +94,8 @@ class ModelConfig:
     generation_defaults: Mapping[str, float]  # sampling values of generation_config.json that can be used
     warnings: tuple[str, ...]  # what of the two files is ignored though it might matter; for the operator
     overrides: Mapping[str, Any] = field(default_factory=dict)  # the operator's, in the place of config.json's own
-    part: ModelPart | None = None  # where ranks compute it together: heads and sizes above are this rank's
+    part: ModelPart | None = None  # where ranks divide layers: heads and sizes above are this rank's
+    stage: ModelStage | None = None  # where ranks have some layers each, of which these are its; all keep their numbers
 
     def shard(self, rank: int, size: int) -> ModelConfig:
         """The part that one of `size` ranks computes. Raises ModelError where the model cannot be divided so."""
@@ -126,10 +127,40 @@ class ModelConfig:
         if (why := why_indivisible(size, divided, self.num_kv_heads)) is not None:
             raise ModelError(f"--tensor-parallel-size {size}: {why}")
 
+    def at(self, place: RankPlace) -> ModelConfig:
+        """What the rank at this place computes. Raises ModelError where the model cannot be divided so."""
+        self.check_stages(place.stage.count)
+        part = self if place.shard.size == 1 else self.shard(place.shard.rank, place.shard.size)
+        return part if place.stage.count == 1 else replace(part, stage=place.stage)
+
+    def check_stages(self, count: int) -> None:
+        """Raises ModelError where there are more stages than layers."""
+        if count > self.num_layers:
+            raise ModelError(
+                f"--pipeline-parallel-size {count}: the model has {self.num_layers} layers, and each stage takes one "
+                f"at least. Choose {self.num_layers} or less."
+            )
+
     @property
     def whole(self) -> ModelConfig:
         """The model that this is, or is a part of."""
-        return self if self.part is None else self.part.whole
+        if self.part is not None:
+            return self.part.whole
+        return self if self.stage is None else replace(self, stage=None)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.part is None and self.stage is None
+
+    @property
+    def layers(self) -> range:
+        """The numbers of the layers that are here."""
+        return range(self.num_layers) if self.stage is None else self.stage.layers(self.num_layers)
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether embedding and head are here: the first stage has both, because the first rank samples."""
+        return self.stage is None or self.stage.is_first
 
     @property
     def heads(self) -> Span:
@@ -323,7 +354,7 @@ class ModelConfig:
         )
 
     def _sparse_layers(self) -> Iterator[SparseLayer]:
-        for layer in range(self.num_layers):
+        for layer in self.layers:
             if (mixture := self.mixture(layer)) is not None:
                 yield SparseLayer(
                     self.router_site(layer, mixture).name,
@@ -335,10 +366,11 @@ class ModelConfig:
                 )
 
     def _sites(self) -> Iterator[Site]:
-        yield Site(self.form.modules.embedding, self.vocab_size, self.hidden_size, kind="embedding")
-        for layer in range(self.num_layers):
+        if self.has_ends:
+            yield Site(self.form.modules.embedding, self.vocab_size, self.hidden_size, kind="embedding")
+        for layer in self.layers:
             yield from self.layer_sites(layer)
-        if not self.form.head_is_normalised:
+        if self.has_ends and not self.form.head_is_normalised:
             yield self.head_site
 
 

@@ -1,4 +1,5 @@
-"""The decoder: embeds tokens, runs them through its layers over a paged KV cache, and makes logits.
+"""The decoder: embeds tokens, runs them through its layers over a paged KV cache, and makes logits; or what of that a
+stage does.
 
 What a layer does is its block's business (blocks/). Knows neither sequences nor sampling.
 """
@@ -13,13 +14,13 @@ import torch.nn.functional as F
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.core.rank_group import RankGroup
+from multiflora_engine.core.rank_group import Incoming, RankGrid, RankGroup
 from multiflora_engine.models.blocks.block import ForwardStep
 from multiflora_engine.models.blocks.layers import make_blocks
 from multiflora_engine.models.blocks.linear import Linear, LivePoolSite, Sites, is_touched
-from multiflora_engine.models.blocks.norms import make_norm, optional_norm
+from multiflora_engine.models.blocks.norms import NO_NORM, make_norm, optional_norm
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.weights import MixtureWeights, ModelWeights
+from multiflora_engine.models.weights import EndWeights, MixtureWeights, ModelWeights
 from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention
 from multiflora_kernels.attention.step import AttentionStep
@@ -43,14 +44,15 @@ class InputEmbedding:
     """Token embeddings with the adapters' part, scaled, and what some families add: positions, a norm."""
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
-        self.site: LivePoolSite | None = None if sites is None else sites.site(weights.embedding_site)
-        self._tokens = weights.embed_tokens
+        ends = weights.ends
+        self.site: LivePoolSite | None = None if sites is None else sites.site(ends.embedding_site)
+        self._tokens = ends.embed_tokens
         self._dtype = weights.dtype
         # Rounded as the models round it when they are trained.
         self._scale = torch.tensor(config.form.scales.embedding, dtype=weights.dtype).item()
-        self._positions = weights.embed_positions
+        self._positions = ends.embed_positions
         self._position_offset = config.form.position_offset
-        self._norm = optional_norm(config, weights.embedding_norm)
+        self._norm = optional_norm(config, ends.embedding_norm)
 
     def __call__(self, batch: ForwardBatch) -> torch.Tensor:
         """[T, H]."""
@@ -75,9 +77,7 @@ class InputEmbedding:
 class Head:
     """Logits of hidden states, scaled and capped where the family does so."""
 
-    def __init__(
-        self, config: ModelConfig, weights: ModelWeights, sites: Sites | None, ranks: RankGroup | None
-    ) -> None:
+    def __init__(self, config: ModelConfig, weights: EndWeights, sites: Sites | None, ranks: RankGroup | None) -> None:
         """ranks: that each have the rows of some tokens."""
         if config.form.head_is_normalised:
             sites = None
@@ -103,8 +103,19 @@ class Head:
         return logits if logits.is_cuda else logits.float()
 
 
+class Ends:
+    """Embedding, last norm and head; where there are stages, the first one has them."""
+
+    def __init__(
+        self, config: ModelConfig, weights: ModelWeights, sites: Sites | None, shards: RankGroup | None
+    ) -> None:
+        self.embedding = InputEmbedding(config, weights, sites)
+        self.norm = make_norm(config, weights.ends.norm)
+        self.head = Head(config, weights.ends, sites, shards)
+
+
 class Decoder:
-    """One model: its embedding, its layers, its head."""
+    """One model: its embedding, its layers, its head; or one rank's part of it."""
 
     def __init__(
         self,
@@ -112,12 +123,18 @@ class Decoder:
         weights: ModelWeights,
         ropes: Sequence[RopeTables],
         sites: Sites | None = None,
-        ranks: RankGroup | None = None,
+        ranks: RankGrid | None = None,
     ) -> None:
         """ropes: the tables of the configuration's, in their order. sites: the adapters' pool. ranks: where the
         configuration is one's part of a model, those that compute it together, pass by pass."""
         self.between_layers: Callable[[], None] = _nothing
-        """Called after each layer, so that the engine can say that it lives while a large step takes minutes."""
+        """Called after each layer, and while other stages compute theirs, so that the engine can say that it lives
+        while a large step takes minutes."""
+        shards = None if ranks is None else ranks.shards
+        self._stages = None if ranks is None else ranks.stages
+        self._is_last = config.stage is None or config.stage.is_last
+        self._hidden_size = config.hidden_size
+        self._dtype = weights.dtype
         self.heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
         self._takes_plans = has_kernels(weights.device, self.heads)
         scale = config.form.scales.attention
@@ -126,31 +143,80 @@ class Decoder:
         slopes = config.form.slopes
         self._slopes = torch.tensor(slopes, dtype=torch.float32, device=weights.device) if slopes else None
         self._has_sinks = config.form.modules.sinks is not None
-        self._windows = frozenset(config.sliding_windows)
+        self._windows = frozenset(config.sliding_windows[layer] for layer in config.layers)
         self._ropes = tuple(ropes)
-        self._rope_of_layer = config.rope_of_layer
-        self._embedding = InputEmbedding(config, weights, sites)
+        self._rope_of_layer = [config.rope_of_layer[layer] for layer in config.layers]
         self._first_norm = make_norm(config, weights.layers[0].input_norm)
         self._experts_loras = [] if sites is None else _loras_of_experts(weights, sites)
-        self._blocks = make_blocks(config, weights, sites, ranks)
-        self._head = Head(config, weights, sites, ranks)
+        self._own_ends = Ends(config, weights, sites, shards) if config.has_ends else None
+        # Between stages goes the residual alone, and who receives it norms it.
+        last_norm = NO_NORM if self._stages is not None or self._own_ends is None else self._own_ends.norm
+        self._blocks = make_blocks(config, weights, last_norm, sites, shards)
 
     def heads_for(self, cache: KVCache) -> AttentionHeads:
         """As attention over this cache has them."""
         return replace(self.heads, reads_codes=cache.is_quantised)
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether it has a head, and what `finish` returns can be given to `logits`."""
+        return self._own_ends is not None
+
     def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
-        """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
+        """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed. On a
+        stage without a head they are neither."""
+        return self.finish(self.begin(batch, cache))
+
+    def all_logits(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
+        """A pass with its logits; on a stage without a head they are none."""
+        hidden = self.forward(batch, cache)
+        return self.logits(hidden, batch.logit_lora) if self.has_ends else hidden
+
+    def begin(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor | Incoming:
+        """The layers that are here: writes their KV of all T tokens. The steps of stages are finished in the order in
+        which they were begun; meanwhile as many may be begun as there are stages."""
+        residual = self._input(batch)
+        x, residual = self._through_layers(residual, batch, cache)
+        if self._stages is None:
+            return x
+        num_rows = len(batch.token_ids if batch.logit_rows is None else batch.logit_rows)
+        if self._is_last and not num_rows:
+            # The first stage is to hear that the step is done.
+            residual = residual.new_zeros(1, self._hidden_size)
+        self._stages.send(residual)
+        if self._own_ends is None:
+            return residual
+        return self._stages.receive((max(1, num_rows), self._hidden_size), self._dtype)
+
+    def finish(self, begun: torch.Tensor | Incoming) -> torch.Tensor:
+        """begun: by `begin`. Returns what `forward` does; waits for the other stages."""
+        if isinstance(begun, torch.Tensor) or self._own_ends is None:
+            assert isinstance(begun, torch.Tensor), "a stage without a head awaits nothing more"
+            return begun
+        return self._own_ends.norm.apply(begun.wait(self.between_layers))
+
+    def _input(self, batch: ForwardBatch) -> torch.Tensor:
+        """[T, H]: what the first layer here reads, before its norm."""
+        if self._own_ends is not None:
+            return self._own_ends.embedding(batch)
+        assert self._stages is not None, "another stage has the embedding"
+        shape = len(batch.token_ids), self._hidden_size
+        return self._stages.receive(shape, self._dtype).wait(self.between_layers)
+
+    def _through_layers(
+        self, residual: torch.Tensor, batch: ForwardBatch, cache: KVCache
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """residual: [T, H]. Returns it behind the last layer, normed and as it is; of the model's last layer those of
+        `batch.logit_rows`."""
         step = last_step = self._step(batch, self.heads_for(cache))
-        if batch.logit_rows is not None:
+        if self._is_last and batch.logit_rows is not None:
             last_step = replace(step, kept_rows=batch.logit_rows, kept_lora=batch.logit_lora)
-        residual = self._embedding(batch)
         x = self._first_norm.apply(residual)
         last = self._blocks[-1]
         for block, keys, values in zip(self._blocks, cache.keys, cache.values, strict=True):
             x, residual = block(x, residual, last_step if block is last else step, (keys, values))
             self.between_layers()
-        return x
+        return x, residual
 
     def move(self, cache: KVCache, sources: torch.Tensor, targets: torch.Tensor, distances: torch.Tensor) -> None:
         """Copies KV between slots, as if the tokens stood so many positions further back. All [N] int64."""
@@ -164,12 +230,14 @@ class Decoder:
     def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
         """hidden: [L, H] from `forward`, lora: its segments. Returns [L, V] float32; on a GPU of the weights' dtype,
         which the kernels that sample convert as they read it."""
-        return self._head(hidden, lora)
+        assert self._own_ends is not None, "the first stage makes logits"
+        return self._own_ends.head(hidden, lora)
 
     def runs_in_graphs(self, slots: Collection[int]) -> bool:
         """Whether a graph can serve a batch of these adapters: not those with an embedding or a head of their own, nor
         with LoRA on experts."""
-        sites = (self._embedding.site, self._head.site)
+        assert self._own_ends is not None, "stages run step by step"
+        sites = (self._own_ends.embedding.site, self._own_ends.head.site)
         owned = [site.replaced_rows for site in sites if site is not None] + self._experts_loras
         return not any(slot in by_slot for by_slot in owned for slot in slots)
 

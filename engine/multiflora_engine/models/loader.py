@@ -51,7 +51,9 @@ def load_weights(
     """
     stored = unfused(stored_tensors(folder), config.whole)
     sources = _by_module(dense_sources(stored, config.quantisation), config.form.modules)
-    if config.tie_word_embeddings:
+    if config.stage is not None:
+        sources = _of_stage(sources, config)
+    if config.tie_word_embeddings and config.has_ends:
         sources, config = untangle_head(sources, config, dtype)
     # The shapes are compared before any memory is taken for them.
     _check(
@@ -65,7 +67,8 @@ def load_weights(
     targets = _turned(weights.targets(), sources)
     _tell_of_dequantised(targets, sources, dtype)
     _fill(targets, {name: sources[name] for name in sources if name in targets}, progress or _silent)
-    weights.quantise_tied_head_()
+    if weights.own_ends is not None:
+        weights.own_ends.quantise_tied_head_()
     weights.leave_biases_to_first_rank_()
     return weights
 
@@ -108,6 +111,16 @@ def _by_module(sources: Mapping[str, DenseSource], modules: ModuleNames) -> dict
         is_head = name.startswith(heads)
         named[f"{modules.head}.{name.rpartition('.')[2]}" if is_head else root + name] = source
     return named
+
+
+def _of_stage(sources: Mapping[str, DenseSource], config: ModelConfig) -> dict[str, DenseSource]:
+    """Without what other stages read: their layers, embedding and head. What no stage accounts for stays."""
+    meta = torch.device("meta")
+    whole, own = (allocate_weights(part, torch.float32, meta).targets() for part in (config.whole, config))
+    others = whole.keys() - own.keys()
+    head = f"{config.form.modules.head}."  # also of a model whose head is tied, if the files have it
+    is_of_other = {name: name in others or (not config.has_ends and name.startswith(head)) for name in sources}
+    return {name: source for name, source in sources.items() if not is_of_other[name]}
 
 
 def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, WeightTarget], modules: ModuleNames) -> None:

@@ -159,37 +159,77 @@ class LayerWeights:
 
 
 @dataclass(frozen=True)
-class ModelWeights:
-    """One model. `allocate_weights` makes it, the loader fills it; afterwards nothing changes it."""
+class EndWeights:
+    """What stands before the layers and behind them."""
 
-    dtype: torch.dtype  # of activations; linears and embeddings may be narrower, norms wider
     embedding_site: str  # the token embedding's name in the checkpoint
     embed_tokens: torch.Tensor  # [V, H]
     position_site: str | None  # the name of the learned positions; None in families without
     embed_positions: torch.Tensor | None  # [positions, H]
     embedding_norm: NormWeights | None  # [H], before the first layer
-    layers: tuple[LayerWeights, ...]
     norm: NormWeights  # [H], after the last layer
     lm_head: Projection  # [V, H]
     is_head_tied: bool  # the head's values are those of embed_tokens: the same tensor, or integers made of it
 
     @property
-    def device(self) -> torch.device:
-        return self.embed_tokens.device
+    def num_bytes(self) -> int:
+        """Bytes of the two matrices; a tied one counts once."""
+        head = self.lm_head.weight
+        is_shared = self.is_head_tied and not isinstance(head, QuantisedWeight)
+        return self.embed_tokens.nbytes + (0 if is_shared else head.nbytes)
+
+    def quantise_tied_head_(self) -> None:
+        """Once the embedding is there: a head that is kept in integers of it."""
+        head = self.lm_head.weight
+        if self.is_head_tied and isinstance(head, QuantisedWeight):
+            rows = _rows_of(self.lm_head.sites[0][0], self.embed_tokens)
+            for first in range(0, len(rows), _ROWS_AT_ONCE):
+                head.quantise_(first, rows[first : first + _ROWS_AT_ONCE])
+
+    def norms(self) -> Iterator[NormWeights]:
+        if self.embedding_norm is not None:
+            yield self.embedding_norm
+        yield self.norm
+
+    def targets(self) -> Iterator[tuple[str, WeightTarget]]:
+        """Checkpoint tensor name -> what it fills, but for the norms."""
+        yield f"{self.embedding_site}.weight", Target(self.embed_tokens)
+        if self.embed_positions is not None:
+            yield f"{self.position_site}.weight", Target(self.embed_positions)
+        if not self.is_head_tied:
+            yield from self.lm_head.targets()
+        elif self.lm_head.bias is not None:
+            site = self.lm_head.sites[0][0]
+            yield f"{site.name}.bias", Target(self.lm_head.bias, site.row_order, part=site.part)
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """One model, or the part of a rank. `allocate_weights` makes it, the loader fills it; afterwards nothing changes
+    it."""
+
+    dtype: torch.dtype  # of activations; linears and embeddings may be narrower, norms wider
+    device: torch.device
+    layers: tuple[LayerWeights, ...]
+    own_ends: EndWeights | None  # None: another stage has them
+
+    @property
+    def ends(self) -> EndWeights:
+        assert self.own_ends is not None, "who asks has seen that they are here"
+        return self.own_ends
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all weights; tied ones count once."""
-        products = sum(projection.weight.nbytes for projection in self._own_projections())
-        if self.is_head_tied and isinstance(self.lm_head.weight, QuantisedWeight):
-            products += self.lm_head.weight.nbytes
-        return products + sum(tensor.nbytes for tensor in self._other_tensors()) + self.embed_tokens.nbytes
+        layers = sum(projection.weight.nbytes for layer in self.layers for projection in layer.projections)
+        ends = 0 if self.own_ends is None else self.own_ends.num_bytes
+        return layers + ends + sum(tensor.nbytes for tensor in self._other_tensors())
 
     def base_weight(self, site: str) -> torch.Tensor:
         """The [out, in] weight (of the token embedding [V, H]) that an adapter's site modifies, its rows as they are
         served: of dense weights a view. Raises KeyError for a name that is no site."""
-        if site == self.embedding_site:
-            return self.embed_tokens
+        if self.own_ends is not None and site == self.own_ends.embedding_site:
+            return self.own_ends.embed_tokens
         projection, first, end = self._place(site)
         return projection.weight.dequantised_rows(first, end)
 
@@ -202,15 +242,8 @@ class ModelWeights:
 
     def is_exact(self, site: str) -> bool:
         """Whether `base_weight` has the checkpoint's values, not integers made of them."""
-        return site == self.embedding_site or isinstance(self._place(site)[0].weight, DenseWeight)
-
-    def quantise_tied_head_(self) -> None:
-        """Once the embedding is there: a head that is kept in integers of it."""
-        head = self.lm_head.weight
-        if self.is_head_tied and isinstance(head, QuantisedWeight):
-            rows = _rows_of(self.lm_head.sites[0][0], self.embed_tokens)
-            for first in range(0, len(rows), _ROWS_AT_ONCE):
-                head.quantise_(first, rows[first : first + _ROWS_AT_ONCE])
+        is_embedding = self.own_ends is not None and site == self.own_ends.embedding_site
+        return is_embedding or isinstance(self._place(site)[0].weight, DenseWeight)
 
     def leave_biases_to_first_rank_(self) -> None:
         """Once all is there: of products that ranks sum, one adds the bias."""
@@ -220,17 +253,13 @@ class ModelWeights:
 
     def targets(self) -> dict[str, WeightTarget]:
         """Checkpoint tensor name -> what it fills."""
-        targets: dict[str, WeightTarget] = {f"{self.embedding_site}.weight": Target(self.embed_tokens)}
-        if self.embed_positions is not None:
-            targets[f"{self.position_site}.weight"] = Target(self.embed_positions)
+        targets: dict[str, WeightTarget] = {} if self.own_ends is None else dict(self.own_ends.targets())
         for norm in self._norms():
             targets |= norm.targets()
         targets |= {sinks.name: Target(sinks.values) for sinks in self._sinks()}
-        for projection in self._own_projections():
-            targets |= projection.targets()
-        if self.is_head_tied and self.lm_head.bias is not None:
-            site = self.lm_head.sites[0][0]
-            targets[f"{site.name}.bias"] = Target(self.lm_head.bias, site.row_order, part=site.part)
+        for layer in self.layers:
+            for projection in layer.projections:
+                targets |= projection.targets()
         return targets
 
     def _place(self, site: str) -> tuple[Projection, int, int]:
@@ -245,18 +274,14 @@ class ModelWeights:
     def _projections(self) -> Iterator[Projection]:
         for layer in self.layers:
             yield from layer.projections
-        yield self.lm_head
-
-    def _own_projections(self) -> Iterator[Projection]:
-        """Those that have a weight of their own."""
-        return (p for p in self._projections() if not (self.is_head_tied and p is self.lm_head))
+        if self.own_ends is not None:
+            yield self.own_ends.lm_head
 
     def _norms(self) -> Iterator[NormWeights]:
-        if self.embedding_norm is not None:
-            yield self.embedding_norm
         for layer in self.layers:
             yield from layer.norms()
-        yield self.norm
+        if self.own_ends is not None:
+            yield from self.own_ends.norms()
 
     def _sinks(self) -> Iterator[Sinks]:
         yield from (layer.sinks for layer in self.layers if layer.sinks is not None)
@@ -267,8 +292,8 @@ class ModelWeights:
         for norm in self._norms():
             yield from norm.tensors()
         yield from (p.bias for p in self._projections() if p.bias is not None)
-        if self.embed_positions is not None:
-            yield self.embed_positions
+        if self.own_ends is not None and self.own_ends.embed_positions is not None:
+            yield self.own_ends.embed_positions
 
 
 def _rows_of(site: Site, embedding: torch.Tensor) -> torch.Tensor:
@@ -304,6 +329,14 @@ class _Allocator:
         self._form_of = form_of
 
     def model(self) -> ModelWeights:
+        return ModelWeights(
+            dtype=self._dtype,
+            device=self._device,
+            layers=tuple(self._layer(index) for index in self._config.layers),
+            own_ends=self._ends() if self._config.has_ends else None,
+        )
+
+    def _ends(self) -> EndWeights:
         config, names = self._config, self._names
         is_narrow = self._form_of([config.head_site]) == torch.bfloat16
         embed_tokens = self._empty(
@@ -314,14 +347,12 @@ class _Allocator:
             positions = self._empty(config.max_position_embeddings + self._form.position_offset, config.hidden_size)
         norm = self._norm(names.norm, config.hidden_size)
         assert norm is not None, "every model has a last norm"
-        return ModelWeights(
-            dtype=self._dtype,
+        return EndWeights(
             embedding_site=names.embedding,
             embed_tokens=embed_tokens,
             position_site=names.position_embedding,
             embed_positions=positions,
             embedding_norm=self._norm(names.embedding_norm, config.hidden_size),
-            layers=tuple(self._layer(index) for index in range(config.num_layers)),
             norm=norm,
             lm_head=self._head(_rows_of(config.head_site, embed_tokens) if config.tie_word_embeddings else None),
             is_head_tied=config.tie_word_embeddings,

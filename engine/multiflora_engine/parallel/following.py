@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from multiprocessing.connection import Connection
 
 import torch
 
 from multiflora_adapters.slots import SlotPool, SlotUpload
 from multiflora_engine.execution.device_side import DeviceSide
+from multiflora_engine.execution.executor import BegunStep
 from multiflora_engine.parallel.messages import (
     AttachAdapter,
     CopyAdapter,
+    FinishStep,
+    FollowTokens,
     ForgetAdapter,
     PlaceAdapter,
     RemoveAdapter,
@@ -29,11 +33,12 @@ class FollowingRank:
     """adapters: in this rank's host memory, by the number of their load."""
 
     def __init__(self, side: DeviceSide, pool: SlotPool, adapters: LoadFollower) -> None:
-        self._runner = side.runner
+        self._executor = side.executor
         self._dummy = side.dummy
         self._pool = pool
         self._adapters = adapters
         self._uploads: dict[int, SlotUpload] = {}
+        self._begun: deque[BegunStep] = deque()
 
     @torch.inference_mode()
     def run(self, line: Connection) -> None:
@@ -48,9 +53,11 @@ class FollowingRank:
     def _handle(self, message: ToRank) -> None:
         match message:
             case RunStep(arrays):
-                results = self._runner.executor.execute(arrays)
-                if results.logits is not None and self._runner.runs_ahead:
-                    self._runner.executor.feedback.follow(len(results.logits))
+                self._begun.append(self._executor.begin(arrays))
+            case FinishStep():
+                self._executor.finish(self._begun.popleft())
+            case FollowTokens(count):
+                self._executor.feedback.follow(count)
             case RunDummy(slots, tokens):
                 self._dummy.logits(slots, tokens)
             case PlaceAdapter(serial, slot, at_end):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from multiflora_engine.core.rank_group import GroupBroken, RankGroup
+from multiflora_engine.core.rank_group import GroupBroken, RankGrid
+from multiflora_engine.core.shard import RankPlace
 from multiflora_engine.models.config import ModelConfig, ModelError
 from multiflora_engine.parallel.line import OtherRank, RankLine, RankLost
 from multiflora_engine.parallel.messages import StartRank, encode
@@ -31,24 +32,33 @@ StartProcess = Callable[[Connection, Connection], CauseOfEnd]
 
 @dataclass(frozen=True)
 class Ranks:
-    """A group that has met, as the first rank has it."""
+    """Ranks that have met, as the first rank has it."""
 
-    group: RankGroup
+    grid: RankGrid
     line: RankLine
+
+
+def place_of(config: EngineConfig, rank: int) -> RankPlace:
+    return RankPlace.of(rank, config.tensor_parallel_size, config.pipeline_parallel_size)
 
 
 def check_ranks(config: EngineConfig, model: ModelConfig, device: torch.device) -> None:
     """Raises ModelError for a model, options or a machine that cannot be divided among so many ranks."""
-    size = config.tensor_parallel_size
-    model.check_division(size)
+    model.check_division(config.tensor_parallel_size)
+    model.check_stages(config.pipeline_parallel_size)
+    flags = {
+        "--tensor-parallel-size": config.tensor_parallel_size,
+        "--pipeline-parallel-size": config.pipeline_parallel_size,
+    }
+    asked = " ".join(f"{flag} {size}" for flag, size in flags.items() if size > 1)
     if config.kv_offload_bytes or config.kv_offload_dir:
         raise ModelError(
-            f"--tensor-parallel-size {size}: copies of KV blocks are kept by an engine of one rank only. Leave out "
-            "--kv-offload-bytes, --kv-offload-dir and --swap-space, or serve it with --tensor-parallel-size 1."
+            f"{asked}: copies of KV blocks are kept by an engine of one rank only. Leave out --kv-offload-bytes, "
+            "--kv-offload-dir and --swap-space, or serve the model on one rank."
         )
-    if device.type == "cuda" and (device.index or 0) + size > (count := torch.cuda.device_count()):
+    if device.type == "cuda" and (device.index or 0) + config.num_ranks > (count := torch.cuda.device_count()):
         raise ModelError(
-            f"--tensor-parallel-size {size} takes a GPU for each rank, and {count} can be used here. Choose less, or "
+            f"{asked} takes a GPU for each of {config.num_ranks} ranks, and {count} can be used here. Choose less, or "
             "check the driver with nvidia-smi."
         )
 
@@ -71,16 +81,16 @@ def started_ranks(
 ) -> Iterator[Ranks]:
     """All ranks but this one, which is the first; they end if the body raises. available: see `StartRank`. Raises
     RankLost when one ends meanwhile, ModelError where the operator can mend what ended it."""
-    size, peers = config.tensor_parallel_size, list[OtherRank]()
+    peers = list[OtherRank]()
     line = RankLine(peers)
     try:
         with tempfile.TemporaryDirectory(prefix="multiflora-") as folder:
             meeting = str(Path(folder) / "ranks")
-            for rank in range(1, size):
+            for rank in range(1, config.num_ranks):
                 peers.append(_started(rank, start, StartRank(config, rank, meeting, available)))
             line.wait_started()
-            group = RankGroup(meeting, 0, size, device)
-        yield Ranks(group, line)
+            grid = RankGrid(meeting, place_of(config, 0), device)
+        yield Ranks(grid, line)
     except BaseException as problem:
         lost = line.first_loss() if isinstance(problem, GroupBroken) else problem
         line.close()

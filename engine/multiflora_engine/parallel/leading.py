@@ -19,14 +19,16 @@ from multiflora_engine.core.rank_group import GroupBroken
 from multiflora_engine.core.step import DeviceLost
 from multiflora_engine.execution.device_side import DeviceSide
 from multiflora_engine.execution.dummy_batch import Dummy
-from multiflora_engine.execution.executor import StepResults
-from multiflora_engine.execution.runner import Executor
+from multiflora_engine.execution.executor import BegunStep, StepExecutor, StepResults
+from multiflora_engine.execution.runner import Feedback
 from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.parallel.launch import Ranks
 from multiflora_engine.parallel.line import RankLine, RankLost
 from multiflora_engine.parallel.messages import (
     AttachAdapter,
     CopyAdapter,
+    FinishStep,
+    FollowTokens,
     PlaceAdapter,
     RemoveAdapter,
     RunDummy,
@@ -40,9 +42,9 @@ class Leader:
 
     def __init__(self, ranks: Ranks, part: BaseModel, load: LoadPart) -> None:
         """part: what this rank has of the base; load: of an adapter."""
-        self.group = ranks.group
+        self.grid = ranks.grid
         self._part = part
-        self.loads = SharedLoads(load, ranks.line)
+        self.loads = SharedLoads(load, ranks.line, ranks.grid.place.shard.size)
         self._line = ranks.line
 
     def pool(self, *pool: Any) -> SlotPool:
@@ -51,7 +53,7 @@ class Leader:
 
     def side(self, own: DeviceSide) -> DeviceSide:
         """This rank's device, and those of all others with it."""
-        runner = own.runner.with_executor(LeadingExecutor(own.runner.executor, self._line))
+        runner = own.runner.with_executor(LeadingExecutor(own.executor, self._line))
         return replace(own, runner=runner, dummy=LeadingDummyPass(own.dummy, self._line))
 
     def check(self) -> None:
@@ -66,16 +68,38 @@ class Leader:
 class LeadingExecutor:
     """An `Executor` of all ranks."""
 
-    def __init__(self, own: Executor, line: RankLine) -> None:
-        self.feedback = own.feedback
+    def __init__(self, own: StepExecutor, line: RankLine) -> None:
+        self.feedback = LeadingFeedback(own.feedback, line)
         self._own = own
         self._line = line
 
-    def execute(self, arrays: StepArrays) -> StepResults:
-        """Raises DeviceLost for whatever goes wrong: the ranks do not do the same any more."""
+    def begin(self, arrays: StepArrays) -> BegunStep:
+        """Raises DeviceLost for what goes wrong once the others know of the step, because then ranks do not do the same
+        any more; what goes wrong before, with the batch itself, is its requests' own."""
+        batch = self._own.build(arrays)
         self._line.send(RunStep(arrays))
         with _together(self._line):
-            return self._own.execute(arrays)
+            return self._own.begin_built(arrays, batch)
+
+    def finish(self, step: BegunStep) -> StepResults:
+        """Raises DeviceLost for whatever goes wrong."""
+        self._line.send(FinishStep())
+        with _together(self._line):
+            return self._own.finish(step)
+
+
+class LeadingFeedback:
+    """A `Feedback` of all ranks, which are told of it apart from the step: that may be all that fails, in sampling."""
+
+    def __init__(self, own: Feedback, line: RankLine) -> None:
+        self._own = own
+        self._line = line
+
+    def keep(self, tokens: torch.Tensor) -> None:
+        """See `TokenFeedback`. Raises DeviceLost."""
+        self._line.send(FollowTokens(len(tokens)))
+        with _together(self._line):
+            self._own.keep(tokens)
 
 
 class LeadingDummyPass:

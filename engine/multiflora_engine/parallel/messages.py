@@ -23,7 +23,19 @@ class StartRank(msgspec.Struct, frozen=True, tag=True):
 
 
 class RunStep(msgspec.Struct, frozen=True, tag=True):
+    """Its layers; the logits wait for a FinishStep."""
+
     arrays: StepArrays
+
+
+class FinishStep(msgspec.Struct, frozen=True, tag=True):
+    """The oldest step that was begun has come through all stages."""
+
+
+class FollowTokens(msgspec.Struct, frozen=True, tag=True):
+    """The first rank has sampled so many tokens, which only devices know until the next step."""
+
+    count: int
 
 
 class RunDummy(msgspec.Struct, frozen=True, tag=True):
@@ -82,10 +94,15 @@ class LoadAdapter(msgspec.Struct, frozen=True, tag=True):
 
 
 class Agreed(msgspec.Struct, frozen=True, tag=True):
-    """So far the rank could load the adapter; from the first rank: all could. squares: of what is normed, by linear,
-    float32: a rank's own sums, or those of all."""
+    """So far the rank could load the adapter; from the first rank: all could. Said twice: of the files, and when the
+    rank's part is there."""
 
     squares: dict[str, bytes] = {}
+    """Of what is normed, by linear, float32: a rank's own sums, or those of all."""
+    num_bytes: int = 0
+    """That a rank's part takes of the device."""
+    own_bytes: int = 0
+    """See `HostAdapter.own_bytes`."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
@@ -94,7 +111,18 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-ToRank = StartRank | RunStep | RunDummy | PlaceAdapter | CopyAdapter | AttachAdapter | RemoveAdapter | ForgetAdapter
+ToRank = (
+    StartRank
+    | RunStep
+    | FinishStep
+    | FollowTokens
+    | RunDummy
+    | PlaceAdapter
+    | CopyAdapter
+    | AttachAdapter
+    | RemoveAdapter
+    | ForgetAdapter
+)
 FromRank = Started | RankFailed
 ToAdapters = LoadAdapter | Agreed | Refused
 FromAdapters = Agreed | Refused

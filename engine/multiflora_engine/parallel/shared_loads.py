@@ -7,7 +7,8 @@ over inputs that are divided among them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import torch
@@ -34,34 +35,37 @@ WARM_UP = 0
 """The number of the load that no rank makes: of the adapter that warms up kernels, which every rank has."""
 
 LoadPart = Callable[[str, SumSquares], HostAdapter]
-"""(digest, what sums squares over all ranks) -> this rank's part. It asks for sums once, or not at all, after all else
-that could go wrong with the adapter's files."""
+"""(digest, what sums squares over all ranks) -> this rank's part. It asks for sums exactly once, after all else that
+could go wrong with the adapter's files."""
 
 
 class SharedLoads:
     """The first rank's loader, called with a digest on the reader's thread; see `AdapterLoader`."""
 
-    def __init__(self, load: LoadPart, line: RankLine) -> None:
+    def __init__(self, load: LoadPart, line: RankLine, ranks_of_stage: int = 1) -> None:
         self._load = load
         self._line = line
+        self._ranks_of_stage = ranks_of_stage
         self._serial = WARM_UP
         self._serials: dict[str, int] = {}
 
     def __call__(self, digest: str) -> HostAdapter:
-        """Raises what this rank's load raises, or AdapterError for another's."""
+        """This rank's part, with what others' take. Raises what this rank's load raises, or AdapterError for
+        another's."""
         self._serial += 1
         self._line.tell_adapters(LoadAdapter(self._serial, digest))
         try:
-            host = self._load(digest, self._agree)
+            host = self._load(digest, self._sum)
         except _RefusedByAnother:
             raise
         except BaseException as problem:
             self._line.answers()
             self._line.tell_adapters(Refused(str(problem)))
             raise
-        self._agree({})
+        others = self._agreed()
+        self._line.tell_adapters(Agreed())
         self._serials[digest] = self._serial
-        return host
+        return self._with_others(host, others)
 
     def serial_of(self, digest: str) -> int:
         """Of the load that brought the adapter here last."""
@@ -71,19 +75,31 @@ class SharedLoads:
         """This rank's copy in host memory is dropped, and so are the others'."""
         self._line.send(ForgetAdapter(self._serials.pop(digest)))
 
-    def _agree(self, squares: Squares) -> Squares:
-        """squares: this rank's. Returns all ranks' sums, which every rank is told."""
-        answers = self._line.answers()
-        refusal = next((answer for answer in answers if isinstance(answer, Refused)), None)
-        if refusal is not None:
-            self._line.tell_adapters(refusal)
-            raise _RefusedByAnother(error("rank", refusal.message))
-        for answer in answers:
-            assert isinstance(answer, Agreed)
-            theirs = _from_bytes(answer.squares)
-            squares = {name: own + theirs[name] for name, own in squares.items()}
+    def _sum(self, squares: Squares) -> Squares:
+        """squares: this rank's. Returns all ranks' sums, of which every rank is told."""
+        for answer in self._agreed():
+            for name, theirs in _from_bytes(answer.squares).items():
+                squares[name] = squares[name] + theirs if name in squares else theirs
         self._line.tell_adapters(Agreed(_to_bytes(squares)))
         return squares
+
+    def _agreed(self) -> list[Agreed]:
+        """What each of the others says. Raises AdapterError, of which all are told, where one of them refuses."""
+        answers = self._line.answers()
+        for answer in answers:
+            if isinstance(answer, Refused):
+                self._line.tell_adapters(answer)
+                raise _RefusedByAnother(error("rank", answer.message))
+        return [answer for answer in answers if isinstance(answer, Agreed)]
+
+    def _with_others(self, host: HostAdapter, others: Sequence[Agreed]) -> HostAdapter:
+        taken = [host.num_bytes, *(other.num_bytes for other in others)]
+        size = self._ranks_of_stage
+        return replace(
+            host,
+            most_own_bytes=max(host.own_bytes, *(other.own_bytes for other in others)),
+            stage_bytes=tuple(sum(taken[first : first + size]) for first in range(0, len(taken), size)),
+        )
 
 
 class _RefusedByAnother(AdapterError):
@@ -112,8 +128,8 @@ class LoadFollower:
     def _follow(self, message: LoadAdapter) -> None:
         try:
             # Held before the first rank hears of it, which may place it at once.
-            self.held[message.serial] = self._load(message.digest, self._sum)
-            self._ask({})
+            host = self.held[message.serial] = self._load(message.digest, self._sum)
+            self._ask(Agreed(num_bytes=host.num_bytes, own_bytes=host.own_bytes))
         except _NotAgreed:
             self.held.pop(message.serial, None)
         except EOFError:
@@ -124,10 +140,10 @@ class LoadFollower:
             self._line.recv_bytes()  # what the others say changes nothing
 
     def _sum(self, squares: Squares) -> Squares:
-        return _from_bytes(self._ask(_to_bytes(squares)))
+        return _from_bytes(self._ask(Agreed(_to_bytes(squares))))
 
-    def _ask(self, squares: Mapping[str, bytes]) -> dict[str, bytes]:
-        self._say(Agreed(dict(squares)))
+    def _ask(self, message: Agreed) -> dict[str, bytes]:
+        self._say(message)
         answer = _to_adapters.decode(self._line.recv_bytes())
         if not isinstance(answer, Agreed):
             raise _NotAgreed

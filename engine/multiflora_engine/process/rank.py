@@ -17,13 +17,14 @@ import torch
 
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_engine.build import load_model, without_graphs
-from multiflora_engine.core.rank_group import GroupBroken, RankGroup
+from multiflora_engine.core.rank_group import GroupBroken, RankGrid
 from multiflora_engine.execution.device import choose_device, memory_errors_explained, use_device, use_threads
 from multiflora_engine.execution.device_side import build_device_side
 from multiflora_engine.execution.warm_up import warm_up_adapter
 from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.parallel.following import FollowingRank
+from multiflora_engine.parallel.launch import place_of
 from multiflora_engine.parallel.messages import RankFailed, Started, StartRank, ToRank, decoder, encode
 from multiflora_engine.parallel.shared_loads import LoadFollower
 from multiflora_engine.sampling.sampler import Sampler
@@ -68,20 +69,20 @@ def _say_last_words(steps: Connection, message: RankFailed) -> None:
 
 def _rank(start: StartRank, adapters: Connection) -> FollowingRank:
     """Does what `build_engine` does of the first rank's, in the same order."""
-    config, size = start.config, start.config.tensor_parallel_size
+    config, place = start.config, place_of(start.config, start.rank)
     use_threads(config.num_threads, config.processes_per_host)
     first = choose_device(config.device)
     device = first if first.index is None else torch.device(first.type, first.index + start.rank)
     use_device(device)
-    group = RankGroup(start.meeting, start.rank, size, device)
-    model = load_model_config(Path(config.model_path), config.hf_overrides).shard(start.rank, size)
+    grid = RankGrid(start.meeting, place, device)
+    model = load_model_config(Path(config.model_path), config.hf_overrides).at(place)
     loaded = load_model(config, model, device, start.available)
     with memory_errors_explained():
         slots, rows = pool_size(config.max_loras, config.max_lora_rank)
         pool = SlotPool(loaded.part, slots, rows, loaded.weights.dtype, device, config.max_lora_rank, _ANY_BYTES)
         sampler = Sampler(model.vocab_size)
         config = without_graphs(config, model, loaded.weights)
-        side = build_device_side(config, model, loaded.weights, pool, sampler, None, group)
+        side = build_device_side(config, model, loaded.weights, pool, sampler, None, grid)
     follower = LoadFollower(loaded.load_adapter, adapters, warm_up_adapter(model, loaded.weights.dtype))
     threading.Thread(target=follower.run, name="adapter-reader", daemon=True).start()
     return FollowingRank(side, pool, follower)

@@ -21,6 +21,7 @@ _COUNTS = (
     "num_threads",
     "engines_per_host",
     "tensor_parallel_size",
+    "pipeline_parallel_size",
     "num_speculative_tokens",
     "prompt_lookup_max",
     "prompt_lookup_min",
@@ -89,6 +90,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     engines_per_host: int = 1
     # Ranks that compute the model together, each a part of every layer in a process of its own (on GPUs: on one each).
     tensor_parallel_size: int = 1
+    # Stages that each have some of the layers, one after the other: so many times as many ranks.
+    pipeline_parallel_size: int = 1
     # What tokenizer.json says once the front end has merged the folder's other files into it; None: as it is.
     tokenizer: str | None = None
     # What ends an answer beside the model's own end tokens, from the front end's tokenizer.
@@ -104,9 +107,14 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     speculative_disable_by_batch_size: int = 8
 
     @property
+    def num_ranks(self) -> int:
+        """Processes that compute the model together."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
     def processes_per_host(self) -> int:
         """That share the machine's cores and host memory."""
-        return self.engines_per_host * self.tensor_parallel_size
+        return self.engines_per_host * self.num_ranks
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes with which nothing could ever run."""

@@ -149,6 +149,15 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
     total: int
 
 
+class StageMemory(msgspec.Struct, frozen=True):
+    """What one stage's part of the model takes, of all its ranks."""
+
+    num_layers: int
+    weight_bytes: int
+    # Of its layers' part of all KV blocks.
+    kv_bytes: int
+
+
 class Ready(msgspec.Struct, frozen=True):
     """What the engine serves with. Filled by `ready_report` with the sizes that were chosen on this machine."""
 
@@ -175,6 +184,8 @@ class Ready(msgspec.Struct, frozen=True):
     why_keys_stay: str | None = None
     # Of the base model's weights and configuration.
     base_digest: str = ""
+    # Where some layers are computed after others by other ranks: of each part, in the layers' order; else of the one.
+    stages: tuple[StageMemory, ...] = ()
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -300,9 +311,11 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     # Adapters that came to slots, and that were driven from them.
     adapter_loads: int = 0
     adapter_evictions: int = 0
-    # Of adapters now: what those in slots take of the device, and copies in host memory.
+    # Of adapters now: what those in slots take of the device, and copies in host memory, of all ranks.
     adapter_bytes: int = 0
     adapter_host_bytes: int = 0
+    # The first by stage, as in Ready; empty for one rank, or none in a slot.
+    stage_adapter_bytes: list[int] = []
     # Tokens computed in a step.
     step_tokens: Distribution = Distribution()
     # Of each sequence that came to its end.

@@ -58,6 +58,7 @@ class AdapterLoader:
             # Parts are summed in float32, so that a mix is rounded once.
             parts = [self._load_whole(part.digest, torch.float32) for part in mix.parts]
             adapter = divided(mix_adapters(digest, mix, parts, self._base, self._dtype, self._max_rank), self._part)
+            sum_squares({})
         if adapter.own_bytes > self._max_matrix_bytes:
             raise AdapterError(
                 error(
@@ -89,7 +90,7 @@ class AdapterLoader:
             return self._load_version(digest, dtype, alone)
 
         def base_weight(site: str) -> torch.Tensor:
-            if self._part.sites[site].part is None:
+            if site in self._part.sites and self._part.sites[site].part is None:
                 return self._base_weight(site)
             message = f"The adapter {digest} has DoRA's magnitudes, biases or base weights: it cannot be mixed."
             raise MixError(error("mix", message))
@@ -97,5 +98,12 @@ class AdapterLoader:
         folder = self._store.path(digest)
         exact = self._is_base_exact
         return load_adapter(
-            folder, self._base, dtype, base_weight, base_bias=base_weight, is_base_exact=exact, digest=digest
+            folder,
+            self._base,
+            dtype,
+            base_weight,
+            base_bias=base_weight,
+            is_base_exact=exact,
+            digest=digest,
+            compared=self._part,
         )

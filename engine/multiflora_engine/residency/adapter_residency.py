@@ -103,10 +103,17 @@ class AdapterResidency:
             return reach
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that adapters take now: in slots, and as copies in host memory."""
+        """Bytes that adapters take now, on all ranks: in slots, and as copies in host memory."""
         with self._lock:
             in_slots = sum(record.num_bytes for record in self._in_slots.values())
             return in_slots, sum(record.num_bytes for record in self._records.values() if record.host is not None)
+
+    def stage_memory(self) -> list[int]:
+        """Of each stage, bytes that adapters take in slots; empty where there is one rank, or none is there."""
+        with self._lock:
+            return [
+                sum(stage) for stage in zip(*(record.stage_bytes for record in self._in_slots.values()), strict=True)
+            ]
 
     def release(self, digest: str) -> None:
         """End one use."""

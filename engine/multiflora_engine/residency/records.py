@@ -43,10 +43,12 @@ class AdapterRecord:
     # Why it could last not be loaded, and when that was; None: it was read since.
     failure: AdapterUnavailable | None = None
     failed_at: float = 0.0
-    # Of the copy that was last read, known even when that is dropped; 0 before the first.
+    # Of the copy that was last read, known even when that is dropped; 0 before the first. Bytes are those of all ranks.
     rank: int = 0
     num_bytes: int = 0
-    # Of num_bytes, those that need room of their own beside the rank rows.
+    # The same of each stage, where there are several.
+    stage_bytes: tuple[int, ...] = ()
+    # Of a rank's, those that need room of their own beside the rank rows.
     own_bytes: int = 0
     # Of the copy that was last read; None before the first.
     kv_reach: KvReach | None = None
@@ -58,7 +60,8 @@ class AdapterRecord:
         self.host = host
         self.failure = None
         self.rank = host.rank
-        self.num_bytes = host.num_bytes
+        self.num_bytes = sum(host.stage_bytes) or host.num_bytes
+        self.stage_bytes = host.stage_bytes
         self.own_bytes = host.own_bytes
         self.kv_reach = host.kv_reach or KvReach(self.digest)
 

@@ -29,6 +29,8 @@ class SchedulerConfig:
     max_num_seqs: int = 64
     # The token budget of one step, at least max_num_seqs so that every decode fits.
     max_num_batched_tokens: int = 2048
+    # Batches of different sequences that take turns, so that all stages of a model have one to compute.
+    num_batches: int = 1
     # Sequences that may wait before new requests are refused.
     max_waiting: int = 1024
     # Whether a step takes about as long as it has tokens, as on a CPU: a few sequences beside a flood then get steps of

@@ -297,6 +297,7 @@ class Scheduler:
         prefilling = []
         # What drafts may take: every running sequence comes to its one token first.
         spare = budget - len(self._running)
+        decodes = -(-len(self._running) // self.config.num_batches)
         # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
         for sequence in self._running:
             if only and flow_of(sequence) not in only:
@@ -305,9 +306,12 @@ class Scheduler:
                 continue  # its next token depends on what the step in flight samples
             start = sequence.num_scheduled_tokens
             end = max(start + 1, len(sequence.token_ids))
+            is_decode = end - start == 1
+            if is_decode and len(entries) == decodes:
+                continue
             if end > len(sequence.block_table) * block_size and not self._grow(sequence, end):
                 continue
-            if end - start > 1:
+            if not is_decode:
                 prefilling.append(sequence)
             else:
                 drafts = self._draft(sequence, spare) if sequence.is_drafted and spare > 0 else []
@@ -366,7 +370,8 @@ class Scheduler:
     def _goes_on(self, sequence: Sequence) -> bool:
         """Whether a sequence in flight can be given its next tokens now: certainly wanted, and nothing to wait for."""
         if not self.runs_ahead:
-            return False
+            # The next part of a prompt depends on no choice.
+            return sequence.num_scheduled_tokens < sequence.num_tokens
         pending, length = sequence.num_pending_tokens, sequence.num_tokens
         max_tokens = sequence.params.max_tokens
         ends = max_tokens is not None and len(sequence.output_token_ids) + pending >= max_tokens

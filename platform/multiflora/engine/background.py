@@ -48,7 +48,7 @@ class BackgroundEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         """Raises ValueError for more engines than GPUs."""
-        places = places_of(config.engines_per_host, config.device, config.kv_cache_memory, config.tensor_parallel_size)
+        places = places_of(config.engines_per_host, config.device, config.kv_cache_memory, config.num_ranks)
         # By load alone: which prompts an engine has cached is looked up by identities that the gateway knows.
         self._engine = supervised(config, places, Router("least-loaded"))
         # The two below belong to the loop's thread. By request, what the client sends and the task that passes it on.

@@ -51,9 +51,10 @@ def make_fleet(
     on_progress: Callable[[LoadProgress], None] = silent,
 ) -> Fleet:
     """prefix: of the engines' ids. Raises ValueError where they would have to share a GPU."""
+    config = engine_config(settings, opened, settings.data_dir / "artifacts")
     fleet = supervised(
-        engine_config(settings, opened, settings.data_dir / "artifacts"),
-        places_of(settings.replicas, settings.device, settings.kv_cache_memory, settings.tensor_parallel_size),
+        config,
+        places_of(config.engines_per_host, config.device, config.kv_cache_memory, config.num_ranks),
         _router(settings, opened, metrics),
         group=opened.served.name,
         prefix=prefix,

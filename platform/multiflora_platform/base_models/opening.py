@@ -49,6 +49,7 @@ def open_model(settings: Settings) -> ServedBase:
     try:
         config, tokenizer = ModelFiles(model=source, **shared).open()
         config.check_division(settings.tensor_parallel_size)
+        config.check_stages(settings.pipeline_parallel_size)
         name, *others = _names(settings)
         served = ServedModel(
             name=name,

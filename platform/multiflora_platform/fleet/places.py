@@ -21,7 +21,7 @@ def places_of(engines: int, device: str, kv_cache_memory: int | None, ranks: int
     if ranks > 1 and len(names) < engines * ranks:
         raise ValueError(
             f"there are {len(names)} GPUs for {engines} engines of {ranks} ranks, which take one each; give a smaller "
-            "--tensor-parallel-size"
+            "--tensor-parallel-size or --pipeline-parallel-size"
         )
     if len(names) < engines and kv_cache_memory is None:
         raise ValueError(

@@ -13,7 +13,7 @@ from prometheus_client.utils import floatToGoString
 
 from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_engine.protocol.histograms import Distribution
-from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
+from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport, StageMemory
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.tier_metrics import tier_families
 
@@ -109,6 +109,7 @@ class EngineFamilies(Collector):
         yield from self._replicas()
         yield from self._memory()
         yield self._memory_by_use()
+        yield from self._memory_by_stage()
         yield self._residency()
         yield self._lora_info()
         yield from self._cache_config()
@@ -155,6 +156,18 @@ class EngineFamilies(Collector):
             for use, size in _uses_of_memory(replica.ready, replica.stats).items()
         ]
         return self._labelled("multiflora_memory_bytes", "Memory of an engine, by what it is for", rows)
+
+    def _memory_by_stage(self) -> Iterable[GaugeMetricFamily]:
+        """Of engines whose model is divided into stages; no family without one."""
+        rows = [
+            ({"replica": replica.id, "stage": str(number), "use": use}, float(size))
+            for replica in self._view.replicas
+            if replica.ready is not None and len(replica.ready.stages) > 1
+            for number, stage in enumerate(replica.ready.stages)
+            for use, size in _uses_of_stage(number, stage, replica.stats).items()
+        ]
+        if rows:
+            yield self._labelled("multiflora_stage_memory_bytes", "Memory of a stage's ranks, by what it is for", rows)
 
     def _replicas(self) -> Iterable[GaugeMetricFamily]:
         """The parts of the sums above, by engine."""
@@ -219,6 +232,11 @@ def _uses_of_memory(ready: Ready, stats: EngineStats) -> dict[str, int]:
         "adapters_host": stats.adapter_host_bytes,
         "kv_host": sum(tier.bytes for tier in stats.tiers if tier.name == "host"),
     }
+
+
+def _uses_of_stage(number: int, stage: StageMemory, stats: EngineStats) -> dict[str, int]:
+    adapters = stats.stage_adapter_bytes[number] if stats.stage_adapter_bytes else 0
+    return {"weights": stage.weight_bytes, "kv_cache": stage.kv_bytes, "adapters": adapters}
 
 
 def _usage(stats: EngineStats) -> float:

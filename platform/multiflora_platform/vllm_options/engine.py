@@ -19,7 +19,9 @@ from multiflora_platform.vllm_options.rules import (
     switches,
 )
 
-_WHOLE_LAYERS = "every rank has a part of each layer; leave it at 1, and see --tensor-parallel-size"
+_WHOLE_CONTEXTS = (
+    "ranks divide layers, not contexts; leave it at 1, and see --tensor-parallel-size and --pipeline-parallel-size"
+)
 _MORE_SERVERS = (
     "the server's engines are on this machine, see --replicas; start several servers that share a --database-url"
 )
@@ -36,9 +38,9 @@ _OVERLAP = "a step is always prepared while the one before it runs"
 
 _PARALLEL: Mapping[str, Option] = {
     "tensor_parallel_size": acts("tensor_parallel_size", count, short=("-tp",)),
-    "pipeline_parallel_size": one_only(_WHOLE_LAYERS, "-pp"),
-    "decode_context_parallel_size": one_only(_WHOLE_LAYERS, "-dcp"),
-    "prefill_context_parallel_size": one_only(_WHOLE_LAYERS, "-pcp"),
+    "pipeline_parallel_size": acts("pipeline_parallel_size", count, short=("-pp",)),
+    "decode_context_parallel_size": one_only(_WHOLE_CONTEXTS, "-dcp"),
+    "prefill_context_parallel_size": one_only(_WHOLE_CONTEXTS, "-pcp"),
     "data_parallel_size": acts("replicas", count, short=("-dp",)),
     "data_parallel_size_local": one_only(_MORE_SERVERS, "-dpl"),
     "data_parallel_rank": refused(_MORE_SERVERS, "0", short=("-dpn",)),

@@ -178,15 +178,15 @@ def test_steps_that_read_prompts_are_replayed_and_say_what_the_model_says(
     monkeypatch.setattr("multiflora_engine.execution.device_side.mixed_sizes", lambda most: [4, 12])
     built = start_engine(folder, max_num_seqs=3, max_loras=2, max_num_batched_tokens=12)
     steps: Counter[tuple[bool, bool]] = Counter()
-    execute = built.device_side.runner.executor.execute
+    begin = built.device_side.executor.begin
 
     def counted(arrays: StepArrays) -> Any:
         before = len(capture.replays)
-        results = execute(arrays)
+        begun = begin(arrays)
         steps[arrays.is_decode, len(capture.replays) > before] += 1
-        return results
+        return begun
 
-    monkeypatch.setattr(built.device_side.runner.executor, "execute", counted)
+    monkeypatch.setattr(built.device_side.executor, "begin", counted)
     prompts = [[5 + i for i in range(30)], [7, 8, 9], [10 + i for i in range(9)]]
     adapters = [None, digest, digest]
     for _ in range(2):  # the second time most is cached

@@ -101,8 +101,8 @@ def test_sent_arrays_compute_what_the_planned_ones_do(tiny_config: Any, save_mod
 
 
 def _run(side: DeviceSide, arrays: StepArrays) -> list[int]:
-    executor = side.runner.executor
-    logits = executor.execute(arrays).logits
+    executor = side.executor
+    logits = executor.finish(executor.begin(arrays)).logits
     assert logits is not None
     tokens = logits.argmax(-1)
     executor.feedback.keep(tokens)

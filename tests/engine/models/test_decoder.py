@@ -49,7 +49,7 @@ def expected_hidden(weights: ModelWeights, tokens: list[int]) -> torch.Tensor:
         gate, up = x @ w["mlp.gate_proj.weight"].T, x @ w["mlp.up_proj.weight"].T
         mlp = (gate.sigmoid() * gate * up) @ w["mlp.down_proj.weight"].T
         residual = residual + attended.transpose(0, 1).flatten(1) @ w["self_attn.o_proj.weight"].T + mlp
-    return norm(residual, weights.norm.weight)
+    return norm(residual, weights.ends.norm.weight)
 
 
 @torch.inference_mode()

@@ -79,7 +79,7 @@ def test_types_are_converted_while_reading(saved: Any, tmp_path: Path, stored: A
     weights = load(tmp_path / "other", served)
     assert weights.dtype == served
     assert torch.equal(weights.base_weight("lm_head"), expected.lm_head.weight.to(served))
-    assert torch.equal(weights.norm.weight, expected.model.norm.weight.to(served))
+    assert torch.equal(weights.ends.norm.weight, expected.model.norm.weight.to(served))
 
 
 def test_tensors_larger_than_the_buffer_are_read_in_pieces(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,14 +91,14 @@ def test_tensors_larger_than_the_buffer_are_read_in_pieces(saved: Any, monkeypat
 def test_tied_embeddings_are_one_tensor(tiny_config: Any, save_model: Any) -> None:
     model, folder = save_model(tiny_config(LlamaConfig, tie_word_embeddings=True))
     weights = load(folder)
-    assert weights.base_weight("lm_head").data_ptr() == weights.embed_tokens.data_ptr()
-    assert weights.is_head_tied
+    assert weights.base_weight("lm_head").data_ptr() == weights.ends.embed_tokens.data_ptr()
+    assert weights.ends.is_head_tied
     embedding = model.model.embed_tokens.weight.detach()
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": embedding.clone()}))
-    assert load(folder).is_head_tied
+    assert load(folder).ends.is_head_tied
     rewrite(folder, lambda tensors: tensors.pop("model.embed_tokens.weight"))
-    assert load(folder).is_head_tied
-    assert torch.equal(load(folder).embed_tokens, embedding)
+    assert load(folder).ends.is_head_tied
+    assert torch.equal(load(folder).ends.embed_tokens, embedding)
 
 
 def test_a_copy_of_a_tied_head_in_another_type_is_compared_piece_by_piece(
@@ -109,10 +109,10 @@ def test_a_copy_of_a_tied_head_in_another_type_is_compared_piece_by_piece(
     monkeypatch.setattr("multiflora_engine.models.quantisation.plain._PIECE_BYTES", 7 * 64 * 4)
     head = model.model.embed_tokens.weight.detach().to(torch.bfloat16)
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
-    assert (load(folder, torch.bfloat16).is_head_tied, load(folder).is_head_tied) == (True, False)
+    assert (load(folder, torch.bfloat16).ends.is_head_tied, load(folder).ends.is_head_tied) == (True, False)
     head[-1, -1] += 1
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
-    assert not load(folder, torch.bfloat16).is_head_tied
+    assert not load(folder, torch.bfloat16).ends.is_head_tied
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (300, 0), (300 * 64,)])
@@ -131,14 +131,14 @@ def test_a_tied_head_that_differs_is_served_as_it_is(
     head = torch.randn(300, 64)
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
     weights = load(folder)
-    assert (weights.is_head_tied, torch.equal(weights.base_weight("lm_head"), head)) == (False, True)
-    assert torch.equal(weights.embed_tokens, model.model.embed_tokens.weight)
+    assert (weights.ends.is_head_tied, torch.equal(weights.base_weight("lm_head"), head)) == (False, True)
+    assert torch.equal(weights.ends.embed_tokens, model.model.embed_tokens.weight)
     assert "differs from its embedding" in caplog.text
     oracle = AutoModelForCausalLM.from_pretrained(folder)
     assert torch.equal(oracle.lm_head.weight, head)
     nearly = model.model.embed_tokens.weight.detach() * (1 + 1e-5)
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": nearly}))
-    assert (load(folder).is_head_tied, load(folder, torch.bfloat16).is_head_tied) == (False, False)
+    assert (load(folder).ends.is_head_tied, load(folder, torch.bfloat16).ends.is_head_tied) == (False, False)
 
 
 def test_what_old_versions_saved_beside_the_weights_is_ignored(saved: Any) -> None:

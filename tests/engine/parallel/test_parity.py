@@ -133,12 +133,13 @@ def test_adapters_take_turns_in_few_rows_with_scarce_blocks(
         check_answer(oracles[digest], prompt, answer)
 
 
+@pytest.mark.parametrize("divided", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
 def test_drafts_are_verified_by_all_ranks(
-    tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, prompts: Any
+    divided: dict[str, int], tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, prompts: Any
 ) -> None:
     _, folder = save_model(tiny_config(LlamaConfig, **HEADS))
     eager = {"enable_prompt_lookup": True, "prompt_lookup_min": 1}
-    engine = start_engine(folder, max_model_len=256, tensor_parallel_size=2, **eager)
+    engine = start_engine(folder, max_model_len=256, **divided, **eager)
     few = {"allowed_token_ids": (7, 8, 9)}  # whose answers repeat themselves
     alone = start_engine(folder, max_model_len=256)
     asked = [prompts[3], prompts[3] * 2]
@@ -147,20 +148,31 @@ def test_drafts_are_verified_by_all_ranks(
     assert [answer.tokens for answer in drafted] == [answer.tokens for answer in plain]
 
 
-@pytest.mark.parametrize("combination", ["cat", "svd"])
+@pytest.mark.parametrize(
+    ("combination", "shards", "stages"), [("cat", 2, 1), ("svd", 2, 1), ("cat", 2, 2), ("svd", 1, 2)]
+)
 def test_a_mix_is_the_same_as_on_one_rank(
-    combination: Any, tmp_path: Path, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, prompts: Any
+    combination: Any,
+    shards: int,
+    stages: int,
+    tmp_path: Path,
+    tiny_config: Any,
+    save_model: Any,
+    start_engine: Any,
+    ask: Any,
+    prompts: Any,
 ) -> None:
     _, folder = save_model(tiny_config(LlamaConfig, **HEADS))
     store = ArtifactStore(tmp_path / "artifacts")
     parts = []
-    for kind in ("plain", "all_linear"):
+    # With LoRA on the embedding PEFT saves a copy of the base's, which the rank that has it compares.
+    for kind in ("plain", "embeddings" if shards == 1 else "all_linear"):
         save_adapter(folder, tmp_path / kind, KINDS[kind])
         parts.append(MixPart(store.add(tmp_path / kind).digest, 0.6))
     digest = mix_digest(Mix(tuple(parts), combination))
     alone, together = (
-        ask(start_engine(folder, max_model_len=256, tensor_parallel_size=ranks), [prompts[3]], [digest])[0]
-        for ranks in (1, 2)
+        ask(start_engine(folder, max_model_len=256, **ranks), [prompts[3]], [digest])[0]
+        for ranks in ({}, {"tensor_parallel_size": shards, "pipeline_parallel_size": stages})
     )
     assert together.tokens == alone.tokens
     assert together.logprobs == pytest.approx(alone.logprobs, abs=2e-3)

@@ -37,7 +37,7 @@ def config_of(folder: Path, tmp_path: Path, **overrides: Any) -> EngineConfig:
         kv_cache_memory=4 << 20,
         num_threads=1,
         device="cpu",
-        **({"tensor_parallel_size": 2} | overrides),
+        **overrides,
     )
 
 
@@ -59,10 +59,11 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came true")
 
 
+@pytest.mark.parametrize("divided", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
 async def test_an_engine_of_which_a_rank_is_killed_ends_with_a_typed_error_and_starts_anew(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    divided: dict[str, int], folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supervisor = EngineSupervisor(config_of(folder, tmp_path), patience=Patience(backoff=60.0))
+    supervisor = EngineSupervisor(config_of(folder, tmp_path, **divided), patience=Patience(backoff=60.0))
     await supervisor.start()
     try:
         await supervisor.wait_ready()
@@ -112,12 +113,62 @@ def test_what_cannot_be_divided_is_refused_with_its_numbers(
         start_engine(folder, tensor_parallel_size=ranks)
 
 
-def test_kernels_are_warmed_up_on_all_ranks(folder: Path, start_engine: Any) -> None:
+def test_more_stages_than_layers_are_refused_with_their_numbers(folder: Path, start_engine: Any) -> None:
+    with pytest.raises(
+        ModelError, match=r"^--pipeline-parallel-size 3: the model has 2 layers, .* Choose 2 or less\.$"
+    ):
+        start_engine(folder, pipeline_parallel_size=3)
+
+
+@pytest.mark.parametrize("divided", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
+def test_kernels_are_warmed_up_on_all_ranks(divided: dict[str, int], folder: Path, start_engine: Any) -> None:
     """As on a GPU, where they are compiled at their first use."""
-    built = start_engine(folder, tensor_parallel_size=2)
+    built = start_engine(folder, **divided)
     side, pool = built.device_side, built.residency._pool
     warm_up(side.dummy, Sampler(300), pool, built.model, None, lambda *done: None, compiles_kernels=True)
     assert pool.bytes_in_use == 0
+    built.check_ranks()
+
+
+def failing_for(bad: int, call: Callable[..., Any], has: Callable[..., bool]) -> Callable[..., Any]:
+    def failing(*arguments: Any) -> Any:
+        if has(bad, *arguments):
+            raise ValueError("no such thing")
+        return call(*arguments)
+
+    return failing
+
+
+@pytest.mark.parametrize("divided", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
+@pytest.mark.parametrize("place", ["batch", "sampling", "sampling, as steps run ahead"])
+def test_what_goes_wrong_on_the_first_rank_alone_is_its_requests_own(
+    place: str, divided: dict[str, int], folder: Path, monkeypatch: Any, start_engine: Any
+) -> None:
+    """As on one rank: in the batch before others hear of it, and in sampling, when their part is done."""
+    if "ahead" in place:
+        monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
+    built = start_engine(folder, max_model_len=64, **divided)
+    if place == "batch":
+        executor = built.device_side.executor
+        monkeypatch.setattr(executor, "build", failing_for(9, executor.build, lambda bad, x: bad in x.token_ids))
+    else:
+        sampler = built.device_side.runner._sampler
+        has = lambda bad, logits, sequences, lengths: any(bad in one.prompt_token_ids for one in sequences)  # noqa: E731
+        monkeypatch.setattr(sampler, "launch", failing_for(9, sampler.launch, has))
+    params = SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True, allowed_token_ids=(3, 4))
+    for name, prompt in (("a", [5, 6]), ("bad", [9, 6]), ("b", [7, 6, 8])):
+        built.engine.add_request(GenerateRequest(id=name, prompt_token_ids=prompt, params=params))
+    deltas: list[Any] = []
+    while built.engine.has_work:
+        deltas += built.engine.step()
+    ended = {delta.request_id: delta for delta in deltas if delta.finish_reason is not None}
+    assert {name: delta.finish_reason for name, delta in ended.items()} == {
+        "a": "length",
+        "b": "length",
+        "bad": "error",
+    }
+    assert ended["bad"].failure.code == "internal_error"
+    assert sum(len(delta.token_ids) for delta in deltas) == 2 * 5
     built.check_ranks()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from multiflora_adapters.dora.norms import SumSquares
 from multiflora_adapters.report import AdapterError
-from multiflora_adapters.weights import HostAdapter
+from multiflora_adapters.weights import HostAdapter, ReplacedRows
 from multiflora_engine.parallel.line import OtherRank, RankLine
 from multiflora_engine.parallel.shared_loads import LoadFollower, SharedLoads
 
@@ -19,7 +19,13 @@ Load = Callable[[str, SumSquares], HostAdapter]
 
 
 def loads(digest: str, sum_squares: SumSquares) -> HostAdapter:
-    return HostAdapter(digest, 1, {}, 0)
+    sum_squares({})
+    return HostAdapter(digest, 1, {}, 5)
+
+
+def takes(digest: str, sum_squares: SumSquares) -> HostAdapter:
+    sum_squares({})
+    return HostAdapter(digest, 1, {}, 900, {"lm_head": ReplacedRows(None, torch.zeros(7, 25))})
 
 
 def sums(digest: str, sum_squares: SumSquares) -> HostAdapter:
@@ -94,3 +100,12 @@ def test_where_one_rank_fails_none_holds_it_and_the_next_one_is_loaded(group: Gr
         group.load("late")
     assert group.load("plain").digest == "plain"
     assert group.held == [["plain"], ["plain"]]
+
+
+def test_the_first_rank_knows_what_the_others_parts_take() -> None:
+    """A budget is that of the rank where most is taken of it."""
+    made = Group({}, {"plain": takes})
+    host = made.load("plain")
+    made.line.close()
+    assert (host.num_bytes, host.own_bytes) == (5, 700)
+    assert host.stage_bytes == (5, 5, 900)

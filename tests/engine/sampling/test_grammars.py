@@ -20,7 +20,7 @@ from transformers import LlamaConfig
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.core.sequence import Sequence, make_sequences
-from multiflora_engine.execution.executor import StepResults
+from multiflora_engine.execution.executor import BegunStep
 from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -150,14 +150,14 @@ def test_a_device_that_runs_ahead_computes_all_rows_ahead_and_chooses_these_once
     monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
     ahead = start_engine(tmp_path / "model-llama", **OPTIONS)
     executor, known = ahead.engine._runner.executor, Counter[bool]()
-    execute: Callable[[StepArrays], StepResults] = executor.execute
+    begin: Callable[[StepArrays], BegunStep] = executor.begin
     scheduler = ahead.engine._scheduler
 
-    def counted(arrays: StepArrays) -> StepResults:
+    def counted(arrays: StepArrays) -> BegunStep:
         known[arrays.token_sources is None] += 1
-        return execute(arrays)
+        return begin(arrays)
 
-    monkeypatch.setattr(executor, "execute", counted)
+    monkeypatch.setattr(executor, "begin", counted)
     assert {key: tokens(deltas) for key, deltas in run(ahead, *requests).items()} == expected
     assert known[False] > known[True], "decodes were launched before the host knew what they read"
     steps = 0

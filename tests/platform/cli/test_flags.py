@@ -124,7 +124,8 @@ def test_other_commands_show_their_own_usage_and_the_nearest_flag(
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--pipeline-parallel-size", "2"], ("--pipeline-parallel-size 2", "part of each layer", "leave it at 1")),
+        (["-dcp", "2"], ("--decode-context-parallel-size 2", "not contexts", "leave it at 1")),
+        (["-pp", "9"], ("--pipeline-parallel-size 9", "4 layers", "Choose 4 or less.")),
         (["-tp", "3"], ("--tensor-parallel-size 3", "4 attention heads", "Choose 1, 2, 4.")),
         (["-dpr", "2"], ("--data-parallel-start-rank 2", "--replicas")),
         (["--load-format", "dummy"], ("--load-format dummy", "safetensors")),
@@ -152,7 +153,7 @@ def test_the_version_is_told_in_three_places(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_api_server_is_serve() -> None:
-    command = [sys.executable, "-m", "multiflora.entrypoints.openai.api_server", "--pipeline-parallel-size", "2"]
+    command = [sys.executable, "-m", "multiflora.entrypoints.openai.api_server", "--pipeline-parallel-size", "9"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith("multiflora: --pipeline-parallel-size 2: ")
+    assert done.stderr.startswith("multiflora: --pipeline-parallel-size 9: ")

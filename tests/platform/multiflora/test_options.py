@@ -55,7 +55,7 @@ def test_what_the_guides_give_is_taken_and_what_has_no_effect_is_told(caplog: py
         ({"gpu_memory_utilization": 2}, ValueError, "gpu_memory_utilization: .*less than or equal to 1 .got 2"),
         ({"max_model_len": "long"}, ValueError, "max_model_len"),
         ({"dtype": "int3"}, ValueError, "dtype"),
-        ({"pipeline_parallel_size": 2}, ValueError, "every rank has a part of each layer; leave it at 1"),
+        ({"decode_context_parallel_size": 2}, ValueError, "ranks divide layers, not contexts; leave it at 1"),
         ({"model_impl": "transformers"}, ValueError, "models are built in; leave it at auto"),
     ],
 )

@@ -59,8 +59,8 @@ def test_a_programs_command_line_has_every_option_and_its_own_arguments() -> Non
     assert made.model == str(DEMO / "base")
     chosen = {name: made.engine_options.get(name) for name in ("enable_prefix_caching", "dtype", "seed")}
     assert chosen == {"enable_prefix_caching": False, "dtype": "float16", "seed": None}
-    with pytest.raises(ValueError, match="pipeline_parallel_size 2: every rank has a part of each layer"):
-        EngineArgs.from_cli_args(parser().parse_args(["--pipeline-parallel-size", "2"]))
+    with pytest.raises(ValueError, match="prefill_context_parallel_size 2: ranks divide layers"):
+        EngineArgs.from_cli_args(parser().parse_args(["--prefill-context-parallel-size", "2"]))
 
 
 def test_a_context_extended_by_hf_overrides_says_what_transformers_says() -> None:

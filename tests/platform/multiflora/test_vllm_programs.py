@@ -391,7 +391,7 @@ def test_a_sleeping_model_generates_nothing_until_it_wakes(
     )
     llm.reset_prefix_cache()
     llm.sleep()
-    assert llm._built.weights.norm.weight.untyped_storage().nbytes() == 0
+    assert llm._built.weights.ends.norm.weight.untyped_storage().nbytes() == 0
     llm.wake_up()
     assert texts(llm.generate("Hello", GREEDY, use_tqdm=False)) == expected
 
@@ -438,7 +438,7 @@ def test_every_option_of_the_guides_is_accepted_at_the_values_shown(caplog: pyte
             TypeError,
             "no option 'gpu_memory_utilisation'; did you mean 'gpu_mem",
         ),
-        ({"pipeline_parallel_size": 2}, ValueError, "pipeline_parallel_size 2: every rank has a part of each layer"),
+        ({"decode_context_parallel_size": 2}, ValueError, "decode_context_parallel_size 2: ranks divide layers"),
         ({"gpu_memory_utilization": 1.5}, ValueError, "gpu_memory_utilization: .*1.5"),
         ({"dtype": "int3"}, ValueError, "dtype: .*int3"),
         ({"max_model_len": "long"}, ValueError, "max_model_len: .*long"),

@@ -122,7 +122,7 @@ def test_what_is_harmless_is_told_in_one_line_and_changes_nothing(given: dict[st
     [
         {"trust_remote_code": False},
         {"tokenizer_mode": "auto", "load_format": "auto", "task": "generate"},
-        {"pipeline_parallel_size": "1"},
+        {"prefill_context_parallel_size": "1"},
         {"cpu_offload_gb": 0.0, "swap_space": 0},
         {"revision": None, "download_dir": None, "tokenizer": None, "trust_remote_code": None},
         {"enable_chunked_prefill": True, "disable_log_stats": False, "enforce_eager": None},
@@ -136,7 +136,7 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ({"pipeline_parallel_size": 2}, ("pipeline_parallel_size 2", "part of each layer", "leave it at 1")),
+        ({"prefill_context_parallel_size": 2}, ("prefill_context_parallel_size 2", "not contexts", "leave it at 1")),
         ({"data_parallel_rank": "4"}, ("data_parallel_rank 4", "--replicas", "--database-url")),
         ({"load_format": "pt"}, ("load_format pt", "safetensors", "save the model")),
         ({"load_format": "dummy"}, ("load_format dummy", "safetensors")),
@@ -195,8 +195,8 @@ def test_an_unknown_name_is_an_error_with_the_nearest(name: str, meant: str, val
 def test_names_are_told_as_their_user_wrote_them() -> None:
     _, (notice,) = accept({"preemption_mode": "swap"}, flag)
     assert notice.startswith("--preemption-mode has no effect")
-    with pytest.raises(ConfigurationError, match=r"--pipeline-parallel-size 2: .*"):
-        accept({"pipeline-parallel-size": "2"}, flag)
+    with pytest.raises(ConfigurationError, match=r"--decode-context-parallel-size 2: .*"):
+        accept({"decode-context-parallel-size": "2"}, flag)
     with pytest.raises(ConfigurationError, match="--max-modl-len; did you mean --max-model-len"):
         accept({"max-modl-len": "2"}, flag)
 

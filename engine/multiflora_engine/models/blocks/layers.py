@@ -111,10 +111,10 @@ class ParallelBlock:
 
 
 def make_blocks(
-    config: ModelConfig, weights: ModelWeights, sites: Sites | None, ranks: RankGroup | None
+    config: ModelConfig, weights: ModelWeights, last_norm: Norm, sites: Sites | None, ranks: RankGroup | None
 ) -> list[Block]:
-    """All layers of a model, in order."""
+    """All layers that are here, in order. last_norm: over what the last one gives."""
     kind = ParallelBlock if config.form.is_parallel else SequentialBlock
-    next_norms = [make_norm(config, norm) for norm in (*(w.input_norm for w in weights.layers[1:]), weights.norm)]
-    layers = enumerate(zip(weights.layers, next_norms, strict=True))
-    return [kind(config, index, layer, next_norm, sites, ranks) for index, (layer, next_norm) in layers]
+    next_norms = [*(make_norm(config, layer.input_norm) for layer in weights.layers[1:]), last_norm]
+    layers = zip(config.layers, weights.layers, next_norms, strict=True)
+    return [kind(config, index, layer, next_norm, sites, ranks) for index, layer, next_norm in layers]

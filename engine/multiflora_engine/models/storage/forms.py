@@ -61,7 +61,7 @@ def _left_out(config: ModelConfig) -> Iterator[str]:
     decides between experts: small, and a wrong choice costs more than an inexact product."""
     if config.form.head_is_normalised:
         yield config.head_site.name
-    for layer in range(config.num_layers):
+    for layer in config.layers:
         if (mixture := config.mixture(layer)) is not None:
             yield config.router_site(layer, mixture).name
             yield config.shared_gate_site(layer, mixture).name

@@ -10,6 +10,7 @@ from tests.engine.models.quantisation.cases import FIXTURES
 from transformers import LlamaConfig
 
 from multiflora_adapters.base_model import Site
+from multiflora_engine.core.shard import RankPlace
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage.choice import Storage
@@ -44,6 +45,31 @@ def test_parts_are_those_of_the_whole(name: str, storage: Storage) -> None:
         weights = load_weights(folder, own, torch.float32, CPU, storage=storage)
         for site in sites_of(own):
             torch.testing.assert_close(weights.base_weight(site.name), part_of(whole, site), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("storage", ["dense", "as_stored"])
+def test_stages_read_their_own_layers_alone(storage: Storage) -> None:
+    folder = FIXTURES / "gptq-4"
+    config = load_model_config(folder)
+    parts = config, config.at(RankPlace.of(0, 1, 2)), config.at(RankPlace.of(1, 1, 2))
+    num_read: dict[int, int] = {}
+    whole, *stages = (
+        load_weights(
+            folder,
+            part,
+            torch.float32,
+            CPU,
+            lambda done, total, place=place: num_read.update({place: done}),  # type: ignore[misc]
+            storage=storage,
+        )
+        for place, part in enumerate(parts)
+    )
+    assert num_read[0] == num_read[1] + num_read[2]
+    assert whole.num_bytes == sum(stage.num_bytes for stage in stages)
+    for number, stage in enumerate(stages):
+        for site in config.layer_sites(number):
+            assert torch.equal(stage.base_weight(site.name), whole.base_weight(site.name))
+    assert [stage.own_ends is None for stage in stages] == [False, True]
 
 
 def test_groups_of_inputs_are_kept_where_they_are_whole() -> None:

@@ -151,13 +151,13 @@ def test_int8_is_the_nearest_to_every_linear(
     kept, dense = load(folder, storage), load(folder, "dense")
     is_mixture = config_class is MixtralConfig
     assert forms(kept) == ({form, None} if is_mixture else {form})
-    assert isinstance(kept.lm_head.weight, QuantisedWeight)
-    assert kept.lm_head.weight.form == INT8
-    assert torch.equal(kept.embed_tokens, dense.embed_tokens)
-    assert kept.is_head_tied == (config_class is GPT2Config)
+    assert isinstance(kept.ends.lm_head.weight, QuantisedWeight)
+    assert kept.ends.lm_head.weight.form == INT8
+    assert torch.equal(kept.ends.embed_tokens, dense.ends.embed_tokens)
+    assert kept.ends.is_head_tied == (config_class is GPT2Config)
     assert not kept.is_exact("lm_head")
     assert dense.is_exact("lm_head")
-    assert kept.is_exact(kept.embedding_site)
+    assert kept.is_exact(kept.ends.embedding_site)
     assert kept.num_bytes < 0.75 * dense.num_bytes
     compared = 0
     for name in dense.targets():
@@ -236,13 +236,13 @@ def test_linears_in_bfloat16_are_those_of_the_checkpoint(
     assert {type(p.weight) for layer in kept.layers for p in layer.projections} == (
         {BFloat16Weight, DenseWeight} if is_mixture else {BFloat16Weight}
     )
-    assert kept.lm_head.weight.dequantised_rows(0, 1).dtype == kept.dtype == torch.float32
-    assert (kept.embed_tokens is getattr(kept.lm_head.weight, "tensor", None)) == kept.is_head_tied
+    assert kept.ends.lm_head.weight.dequantised_rows(0, 1).dtype == kept.dtype == torch.float32
+    assert (kept.ends.embed_tokens is getattr(kept.ends.lm_head.weight, "tensor", None)) == kept.ends.is_head_tied
     # GPT-2 has a table of positions, which stays in float32.
     assert kept.num_bytes < (0.65 if config_class is GPT2Config else 0.52) * dense.num_bytes
     for name in dense.targets():
         module = name.removesuffix(".weight")
-        if module in dense._places or module == dense.embedding_site:
+        if module in dense._places or module == dense.ends.embedding_site:
             assert torch.equal(kept.base_weight(module).float(), dense.base_weight(module)), name
             assert kept.is_exact(module)
     prompts = [[1, 5, 9, 44, 17], list(range(2, 40))]
