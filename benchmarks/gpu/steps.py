@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -37,7 +37,7 @@ _SIZES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step must move and compute at least."""
+    """What one operation of a step, or several that are alike, must move and compute at least."""
 
     num_bytes: float
     flops: float
@@ -58,17 +58,30 @@ def adapter_bytes(model: ModelConfig, rank: int, itemsize: int) -> int:
     return sum((site.in_features + site.out_features) * rank * itemsize for site in sites)
 
 
-def decode_cost(model: ModelConfig, batch: int, context: int, adapters: int, rank: int, itemsize: int) -> StepCost:
-    parameters = linear_parameters(model)
-    moved = parameters * itemsize + kv_bytes(model, batch * context, itemsize)
-    return StepCost(moved + adapters * adapter_bytes(model, rank, itemsize), 2.0 * parameters * batch)
+def decode_costs(
+    model: ModelConfig, batch: int, context: int, adapters: int, rank: int, itemsize: int
+) -> list[StepCost]:
+    """Of the products, of attention, and of the adapters, each used by as many sequences as another."""
+    parameters, adapter = linear_parameters(model), adapter_bytes(model, rank, itemsize)
+    attention = 4.0 * model.num_layers * model.q_size * batch * context
+    adapted = 2.0 * adapter / itemsize * batch if adapters else 0.0
+    return [
+        StepCost(parameters * itemsize, 2.0 * parameters * batch),
+        StepCost(kv_bytes(model, batch * context, itemsize), attention),
+        StepCost(adapters * adapter, adapted),
+    ]
 
 
-def prefill_cost(model: ModelConfig, tokens: int, itemsize: int) -> StepCost:
-    """Causal attention counted by half; the head for one token only."""
-    layers = linear_parameters(model) - model.hidden_size * model.vocab_size
+def prefill_costs(model: ModelConfig, tokens: int, itemsize: int) -> list[StepCost]:
+    """Of the layers' products, of the head for one token, and of attention, which is causal: counted by half."""
+    head = model.hidden_size * model.vocab_size
+    layers = linear_parameters(model) - head
     attention = 2.0 * model.num_layers * model.q_size * tokens * tokens
-    return StepCost((layers + model.hidden_size * model.vocab_size) * itemsize, 2.0 * layers * tokens + attention)
+    return [
+        StepCost(layers * itemsize, 2.0 * layers * tokens),
+        StepCost(head * itemsize, 2.0 * head),
+        StepCost(kv_bytes(model, tokens, itemsize), attention),
+    ]
 
 
 class Traffic:
@@ -166,8 +179,9 @@ def hit_seconds(traffic: Traffic, tokens: int) -> float:
     return time.perf_counter() - began
 
 
-def floor_seconds(cost: StepCost, limits: Limits) -> float:
-    return max(cost.num_bytes / limits.bandwidth, cost.flops / limits.arithmetic)
+def floor_seconds(costs: Iterable[StepCost], limits: Limits) -> float:
+    """Of operations that follow each other: while one of them waits for memory, none computes for another."""
+    return sum(max(cost.num_bytes / limits.bandwidth, cost.flops / limits.arithmetic) for cost in costs)
 
 
 def itemsize(traffic: Traffic) -> int:

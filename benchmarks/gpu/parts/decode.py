@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.case import Case, Setting
 from gpu.profiling import by_kernel, decode_spans, gaps
-from gpu.steps import Traffic, decode_cost, decode_seconds, floor_seconds, itemsize, micro, traffic_of
+from gpu.steps import Traffic, decode_costs, decode_seconds, floor_seconds, itemsize, micro, traffic_of
 
 LOADS = ((1, 0), (32, 0), (64, 0), (64, 64), (8, 8), (1, 1), (128, 0))
 """(batch, adapters)."""
@@ -29,7 +29,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 def _step(traffic: Callable[[], Traffic], setting: Setting, batch: int, adapters: int) -> dict[str, Any]:
     model, size = traffic().built.model, itemsize(traffic())
     took = decode_seconds(traffic(), batch, _CONTEXT, adapters, _RANK)
-    floor = floor_seconds(decode_cost(model, batch, _CONTEXT, adapters, _RANK, size), setting.limits)
+    floor = floor_seconds(decode_costs(model, batch, _CONTEXT, adapters, _RANK, size), setting.limits)
     return {"us": micro(took), "floor_us": micro(floor), "share": round(floor / took, 3)}
 
 

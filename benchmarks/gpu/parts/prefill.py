@@ -16,7 +16,7 @@ from gpu.steps import (
     kv_bytes,
     linear_parameters,
     micro,
-    prefill_cost,
+    prefill_costs,
     prefill_seconds,
     traffic_of,
 )
@@ -34,8 +34,8 @@ def _prompt(traffic: Callable[[], Traffic], setting: Setting, tokens: int) -> di
     model, size = traffic().built.model, itemsize(traffic())
     prefill_seconds(traffic(), tokens)  # what is compiled or chosen at its first use is there now
     miss, hit = prefill_seconds(traffic(), tokens), hit_seconds(traffic(), tokens)
-    floor = floor_seconds(prefill_cost(model, tokens, size), setting.limits)
-    least = StepCost(linear_parameters(model) * size + kv_bytes(model, tokens, size), 0.0)
+    floor = floor_seconds(prefill_costs(model, tokens, size), setting.limits)
+    least = [StepCost(linear_parameters(model) * size + kv_bytes(model, tokens, size), 0.0)]
     return {
         "us": micro(miss),
         "floor_us": micro(floor),

@@ -16,11 +16,13 @@ from gpu.steps import (
     StepCost,
     Traffic,
     adapter_bytes,
+    decode_costs,
     decode_seconds,
     decoding,
     floor_seconds,
     hit_seconds,
     linear_parameters,
+    prefill_costs,
     prefill_seconds,
 )
 from multiflora_engine.build import BuiltEngine
@@ -73,10 +75,28 @@ def test_a_decode_that_fails_leaves_nothing_behind(built: BuiltEngine) -> None:
     assert not built.engine.has_work
 
 
-def test_floors_are_what_takes_longer() -> None:
+def test_floors_are_what_takes_longer_of_each_operation() -> None:
     limits = Limits(bandwidth=10.0, arithmetic=100.0)
-    assert floor_seconds(StepCost(50.0, 100.0), limits) == 5.0
-    assert floor_seconds(StepCost(5.0, 1000.0), limits) == 10.0
+    moves, computes = StepCost(50.0, 100.0), StepCost(5.0, 1000.0)
+    assert floor_seconds([moves], limits) == 5.0
+    assert floor_seconds([computes], limits) == 10.0
+    assert floor_seconds([moves, computes], limits) == 15.0, "they follow each other"
+
+
+@pytest.mark.parametrize(
+    ("batch", "context", "adapters", "floor"),
+    [(1, 512, 0, 3.51), (64, 2048, 0, 7.49), (128, 2048, 0, 11.48), (256, 512, 0, 8.86), (1, 512, 1, 3.53)],
+)
+def test_the_floors_of_decode_steps_on_an_h200(batch: int, context: int, adapters: int, floor: float) -> None:
+    """4.3 TB/s and 790 TFLOP/s; at 256 sequences products wait for arithmetic and attention for memory."""
+    costs = decode_costs(model_config(LLAMA_8B), batch, context, adapters, 16, 2)
+    assert 1e3 * floor_seconds(costs, Limits(4.3e12, 790e12)) == pytest.approx(floor, abs=0.015)
+
+
+@pytest.mark.parametrize(("tokens", "floor"), [(1024, 18.7), (8192, 167.0), (32768, 936.0)])
+def test_the_floors_of_prompts_on_an_h200(tokens: int, floor: float) -> None:
+    costs = prefill_costs(model_config(LLAMA_8B), tokens, 2)
+    assert 1e3 * floor_seconds(costs, Limits(4.3e12, 790e12)) == pytest.approx(floor, rel=0.01)
 
 
 @pytest.mark.slow
