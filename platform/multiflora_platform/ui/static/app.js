@@ -1,6 +1,7 @@
 /** Starts the UI: who is signed in, which page the address means, and that page's module. */
 import { html, render, useEffect, useState } from "./lib/html.js";
 import { watchServer } from "./lib/api.js";
+import { language, startLanguage, t } from "./lib/language.js";
 import { go, match, path, startRouter } from "./lib/router.js";
 import { isAdmin, loadSession, session } from "./lib/session.js";
 import { Shell, Toasts } from "./components/shell.js";
@@ -56,8 +57,8 @@ function Lazy({ module, parts, waiting }) {
   }, [module]);
   if (view?.module !== module) return waiting;
   if (view.failed) {
-    return html`<${Empty} title="This page could not be loaded" icon="gone"
-      action=${html`<button class="button" onClick=${() => location.reload()}>Load again</button>`}>The server is not answering, or it has been updated since this window was opened.<//>`;
+    return html`<${Empty} title=${t("This page could not be loaded")} icon="gone"
+      action=${html`<button class="button" onClick=${() => location.reload()}>${t("Load again")}</button>`}>${t("The server is not answering, or it has been updated since this window was opened.")}<//>`;
   }
   return html`<${view.Component} ...${parts} />`;
 }
@@ -66,9 +67,10 @@ function Page() {
   const page = found(path.value);
   return html`<div class="page" key=${path.value}>${page
     ? html`<${Lazy} ...${page} waiting=${html`<${Skeleton} lines=${8} />`} />`
-    : html`<${Empty} title="There is no such page" action=${html`<a class="button" href="/ui/adapters">To the adapters</a>`} />`}</div>`;
+    : html`<${Empty} title=${t("There is no such page")} action=${html`<a class="button" href="/ui/adapters">${t("To the adapters")}</a>`} />`}</div>`;
 }
 
+/** In another language all is drawn anew: what a chart or a page keeps is in the former. */
 function App() {
   const [error, setError] = useState(null);
   const start = () => loadSession().then(() => setError(null), setError);
@@ -77,12 +79,13 @@ function App() {
   useEffect(() => { if (wantsHome) go("/adapters", { replace: true }); }, [wantsHome]);
   if (error) return html`<main class="sign-in"><${Failure} error=${error} onRetry=${start} /></main>`;
   if (session.value === undefined || wantsHome) return null;
-  if (session.value === null) return html`<${Lazy} module="sign-in" waiting=${null} /><${Toasts} />`;
-  return html`<${Shell}><${Page} /><//>`;
+  if (session.value === null) return html`<${Lazy} key=${language.value} module="sign-in" waiting=${null} /><${Toasts} />`;
+  return html`<${Shell} key=${language.value}><${Page} /><//>`;
 }
 
 startRouter();
 // The first page's code comes while the session is asked for; what fails here is told by Page.
 load(found(path.peek())?.module ?? "overview").catch(() => {});
 watchServer();
+await startLanguage();
 render(html`<${App} />`, document.getElementById("app"));

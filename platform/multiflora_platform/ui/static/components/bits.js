@@ -3,7 +3,9 @@ import { html, useEffect, useRef } from "../lib/html.js";
 import { href, path, withQuery } from "../lib/router.js";
 import { ago, dateTime, isoTime } from "../lib/format.js";
 import { explained } from "../lib/help.js";
+import { t } from "../lib/language.js";
 import { colourOf } from "../lib/theme.js";
+import { named } from "../lib/values.js";
 import { Icon } from "./icon.js";
 
 /** The page's title, in the window's, too. Takes the focus, so that a screen reader says where one is. */
@@ -24,7 +26,7 @@ export function PageHeader({ title, about, back, actions }) {
 }
 
 /** A link to what explains it. @param {{of: string, page: string|undefined}} props page: of the documentation, with a heading or without */
-export const Help = ({ of, page }) => page && html`<a class="help" href=${href(`/docs/${page}`)} title="Documentation" aria-label=${`Documentation of ${of}`}>?</a>`;
+export const Help = ({ of, page }) => page && html`<a class="help" href=${href(`/docs/${page}`)} title=${t("Documentation")} aria-label=${t`Documentation of ${of}`}>?</a>`;
 
 export function Card({ title, about, actions, children, flush, wide, help }) {
   return html`<section class=${`card${wide ? " wide" : ""}`} aria-label=${title}>
@@ -45,19 +47,18 @@ export const Tags = ({ of }) => html`${of.map((tag) => html`<span class="tag" ke
 /** How long ago, with the moment and its zone on hover. words: instead of how long ago */
 export const Time = ({ at, words }) => html`<time title=${dateTime(at)} datetime=${isoTime(at)} class="nowrap">${words ?? ago(at)}</time>`;
 /** When an adapter was last used (`of` an AdapterUse, or none); after a restart of the server only the day is known. */
-export const LastUsed = ({ of }) => (of?.last_used_at ? html`<${Time} at=${of.last_used_at} />` : html`<span title=${of?.last_day ? "A day of UTC: the moment was before this server's start" : undefined}>${of?.last_day ?? "–"}</span>`);
+export const LastUsed = ({ of }) => (of?.last_used_at ? html`<${Time} at=${of.last_used_at} />` : html`<span title=${of?.last_day ? t("A day of UTC: the moment was before this server's start") : undefined}>${of?.last_day ?? "–"}</span>`);
 
 const STATES = { ready: "ok", succeeded: "ok", delivered: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
   fetching: "info", validating: "info", queued: "info", running: "info", cpu: "info", promoted: "ok", completed: "ok", rolled_back: "bad", starting: "warn",
   loading: "info", draining: "warn", in_progress: "info", finalizing: "info", cancelling: "warn", expired: "bad", restarting: "warn" };
-const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back", in_progress: "in progress" };
-export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
+export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${named(of)}<//>`;
 
 /** All versions (`name@number`) of a digest, for what they share: a slot, cached blocks. A mix is named by its recipe, the
  * base model as that, and what is registered no longer by its digest. */
 export function Names({ of, digest, link }) {
-  if (!digest) return html`<span class="muted">base</span>`;
-  if (!of.length) return html`<code title="No longer registered">${digest.slice(0, 12)}</code>`;
+  if (!digest) return html`<span class="muted">${t("base")}</span>`;
+  if (!of.length) return html`<code title=${t("No longer registered")}>${digest.slice(0, 12)}</code>`;
   return of.map((version, i) => html`${i > 0 && ", "}${link && adapterOf(version) ? html`<a href=${href(`/adapters/${adapterOf(version)}`)}><b>${version}</b></a>` : version}`);
 }
 
@@ -74,14 +75,14 @@ export const Facts = ({ of }) => html`<dl class="facts">
 </dl>`;
 
 /** value: 0..1 */
-export const Meter = ({ value, label }) => html`<span class="meter" role="img" aria-label=${`${label}: ${Math.round(value * 100)}%`}>
+export const Meter = ({ value, label }) => html`<span class="meter" role="img" aria-label=${t`${label}: ${Math.round(value * 100)}%`}>
   <i style=${{ width: `${Math.min(100, value * 100)}%` }}></i></span>`;
 
 /** Parts of a whole as one bar. @param {{parts: Array<{label: string, value: number, colour?: string}>}} props */
 export function Share({ parts, label }) {
   const total = parts.reduce((sum, part) => sum + part.value, 0) || 1;
   const text = parts.map((part) => `${part.label} ${Math.round((100 * part.value) / total)}%`).join(", ");
-  return html`<span class="share" role="img" aria-label=${`${label}: ${text}`} title=${text}>
+  return html`<span class="share" role="img" aria-label=${t`${label}: ${text}`} title=${text}>
     ${parts.map((part, i) => html`<i key=${part.label} style=${{ flex: `${part.value} 0 0`, background: part.colour ?? series(i) }}></i>`)}
   </span>`;
 }

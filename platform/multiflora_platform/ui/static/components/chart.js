@@ -1,6 +1,7 @@
 /** A chart over time: uPlot drawn on a canvas. Its legend is text: the newest values, or those under the pointer. */
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { clock } from "../lib/format.js";
+import { clock, minute } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { colour, isDark } from "../lib/theme.js";
 import { UNITS } from "../lib/units.js";
 import { series } from "./bits.js";
@@ -47,7 +48,7 @@ export function Chart({ label, times, lines, unit, stacked = false, range, heigh
   const { format } = UNITS[unit];
   const described = lines.map((line) => `${line.label} ${format(line.values.at(-1))}`).join(", ");
   return html`<figure class="chart">
-    <div class="plot" ref=${box} style=${{ minHeight: `${height}px` }} role="img" aria-label=${`${label}. Newest: ${described}`}></div>
+    <div class="plot" ref=${box} style=${{ minHeight: `${height}px` }} role="img" aria-label=${t`${label}. Newest: ${described}`}></div>
     <ul class="legend">${lines.map((line, i) => html`<li key=${line.label}><i style=${{ background: cssOf(line, i) }}></i>${line.label} <b>${format(line.values.at(index ?? -1))}</b></li>`)}
       ${index !== null && html`<li class="at">${clock(times[index])}${near(marks, times, index).map((mark) => ` · ${mark.label}`)}</li>`}</ul>
   </figure>`;
@@ -72,10 +73,7 @@ function data({ times, lines }, stacked) {
 }
 
 /** Hours and minutes; seconds, too, where the marks are closer than a minute. */
-function clockOf(_, moments) {
-  const second = moments[1] - moments[0] < 60 ? "2-digit" : undefined;
-  return moments.map((at) => new Date(at * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" }));
-}
+const clockOf = (_, moments) => moments.map(moments[1] - moments[0] < 60 ? clock : minute);
 
 /** A value with none on either side is no line: it is drawn as a point. */
 const alone = (plot, series) => plot.data[series].flatMap((value, i, all) => (value !== null && (all[i - 1] ?? null) === null && (all[i + 1] ?? null) === null ? [i] : []));

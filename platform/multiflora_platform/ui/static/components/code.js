@@ -1,9 +1,10 @@
 /** Text to copy. */
 import { html, useState } from "../lib/html.js";
+import { t } from "../lib/language.js";
 import { Segmented } from "./bits.js";
 import { Icon } from "./icon.js";
 
-export function Copy({ text, label = "Copy" }) {
+export function Copy({ text, label = t("Copy") }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
     try {
@@ -15,7 +16,7 @@ export function Copy({ text, label = "Copy" }) {
     setTimeout(() => setDone(false), 1500);
   };
   return html`<button type="button" class="button small" onClick=${copy}><${Icon} name=${done ? "check" : "copy"} size=${14} />
-    <span aria-live="polite">${done ? "Copied" : label}</span></button>`;
+    <span aria-live="polite">${done ? t("Copied") : label}</span></button>`;
 }
 
 /** Where the clipboard's own interface is not there: pages without TLS on another machine. */
@@ -36,7 +37,7 @@ export function Snippets({ of }) {
   const [shown, setShown] = useState(of[0][0]);
   const text = of.find(([name]) => name === shown)[1];
   return html`<div class="stack tight">
-    <${Segmented} label="Language" of=${of.map(([name]) => [name, name])} value=${shown} onChange=${setShown} />
-    <${Code} text=${text} label=${`${shown} code`} />
+    <${Segmented} label=${t("Language")} of=${of.map(([name]) => [name, name])} value=${shown} onChange=${setShown} />
+    <${Code} text=${text} label=${t`${shown} code`} />
   </div>`;
 }

@@ -1,5 +1,6 @@
 /** Modal dialogs, and the one that asks for a name before something is destroyed. */
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
+import { t } from "../lib/language.js";
 
 /** Closed by Escape, by a click beside it, or by `onClose`. The focus returns to where it was. */
 export function Dialog({ title, onClose, children, wide }) {
@@ -39,12 +40,12 @@ export function ConfirmByName({ title, name, action, children, onConfirm, onClos
     <p>${children}</p>
     <form class="stack" onSubmit=${confirm}>
       <div class="field">
-        <label for=${id}>Type <code>${name}</code> to confirm</label>
+        <label for=${id}>${t`Type ${html`<code>${name}</code>`} to confirm`}</label>
         <input id=${id} autocomplete="off" spellcheck="false" value=${typed} onInput=${(event) => setTyped(event.target.value)} />
         ${problem && html`<span class="problem" role="alert">${problem}</span>`}
       </div>
       <footer>
-        <button type="button" class="button" onClick=${onClose}>Cancel</button>
+        <button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button>
         <button class="button danger" disabled=${typed !== name || busy}>${action}</button>
       </footer>
     </form>

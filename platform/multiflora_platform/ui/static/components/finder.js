@@ -1,6 +1,7 @@
 /** The search over everything that has a name: a dialog with a combobox. Its code comes when it is opened first. */
 import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/html.js";
 import { findAdapters, found, loadNamed, pageResults } from "../lib/finding.js";
+import { t } from "../lib/language.js";
 import { go } from "../lib/router.js";
 import { Dialog } from "./dialog.js";
 
@@ -12,7 +13,7 @@ export default function Finder({ onClose }) {
   const id = useId();
   const named = useNamed();
   const adapters = useAdapters(text.trim());
-  const kinds = useMemo(() => found([["Pages", pageResults()], ...adapters, ...(text.trim() ? named.kinds : [])], text.trim()), [text, named, adapters]);
+  const kinds = useMemo(() => found([[t("Pages"), pageResults()], ...adapters, ...(text.trim() ? named.kinds : [])], text.trim()), [text, named, adapters]);
   const all = kinds.flatMap(([, results]) => results);
   const at = Math.min(active, all.length - 1);
   const open = (result) => { onClose(); go(result.to); };
@@ -23,19 +24,19 @@ export default function Finder({ onClose }) {
     else return;
     event.preventDefault();
   };
-  return html`<${Dialog} title="Search" onClose=${onClose}><div class="finder">
+  return html`<${Dialog} title=${t("Search")} onClose=${onClose}><div class="finder">
     <input type="text" role="combobox" autofocus autocomplete="off" spellcheck=${false} value=${text} onKeyDown=${onKeyDown} onInput=${(event) => { setText(event.target.value); setActive(0); }}
-      aria-label="Adapters, versions, requests, tenants, contexts, settings, pages" placeholder="Adapter, name@version, request, tenant, setting …"
+      aria-label=${t("Adapters, versions, requests, tenants, contexts, settings, pages")} placeholder=${t("Adapter, name@version, request, tenant, setting …")}
       aria-autocomplete="list" aria-expanded=${all.length > 0} aria-controls=${id} aria-activedescendant=${all.length ? `${id}-${at}` : undefined} />
     <${Results} id=${id} kinds=${kinds} all=${all} at=${at} onActive=${setActive} onOpen=${open} />
-    <p class="muted small" role="status">${all.length ? `${all.length} found` : "Nothing has this name."}${named.missing.length > 0 && ` Could not be searched: ${named.missing.join(", ")}.`}</p>
+    <p class="muted small" role="status">${all.length ? t`${all.length} found` : t("Nothing has this name.")}${named.missing.length > 0 && html` ${t`Could not be searched: ${named.missing.join(", ")}.`}`}</p>
   </div><//>`;
 }
 
 function Results({ id, kinds, all, at, onActive, onOpen }) {
   const list = useRef(null);
   useEffect(() => list.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" }), [at, all]);
-  return html`<div role="listbox" id=${id} ref=${list} aria-label="Found">${kinds.map(([name, results]) => html`<div role="group" aria-label=${name} key=${name}>
+  return html`<div role="listbox" id=${id} ref=${list} aria-label=${t("Found")}>${kinds.map(([name, results]) => html`<div role="group" aria-label=${name} key=${name}>
     <span class="kind" aria-hidden="true">${name}</span>
     ${results.map((one) => {
       const index = all.indexOf(one);

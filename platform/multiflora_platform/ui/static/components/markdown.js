@@ -1,6 +1,7 @@
 /** Markdown as elements, made of the parser's tokens one by one: no HTML is made of the text, and what it has of it is shown as text. */
 import { lexer } from "marked";
 import { h, html } from "../lib/html.js";
+import { t } from "../lib/language.js";
 import { Scroll } from "./bits.js";
 import { Code } from "./code.js";
 
@@ -32,19 +33,19 @@ const ELEMENTS = {
   em: wrapped("em"),
   del: wrapped("del"),
   codespan: (token) => html`<code>${token.text}</code>`,
-  code: (token) => html`<${Code} text=${token.text} label="Code" />`,
+  code: (token) => html`<${Code} text=${token.text} label=${t("Code")} />`,
 };
 
 function heading(token, context) {
   // The page's own title stands above the text.
   if (token.depth === 1) return null;
   const anchor = context.anchors.next().value;
-  return h(`h${token.depth}`, { id: anchor, tabindex: -1 }, shown(token.tokens, context), html` <a class="anchor" href=${`#${anchor}`} aria-label=${`Link to ${token.text}`}>#</a>`);
+  return h(`h${token.depth}`, { id: anchor, tabindex: -1 }, shown(token.tokens, context), html` <a class="anchor" href=${`#${anchor}`} aria-label=${t`Link to ${token.text}`}>#</a>`);
 }
 
 function link(token, context) {
   const attributes = context.linkOf(token.href);
-  return attributes ? h("a", attributes, shown(token.tokens, context)) : html`<span title="A file of the repository">${shown(token.tokens, context)}</span>`;
+  return attributes ? h("a", attributes, shown(token.tokens, context)) : html`<span title=${t("A file of the repository")}>${shown(token.tokens, context)}</span>`;
 }
 
 function list(token, context) {
@@ -52,6 +53,6 @@ function list(token, context) {
 }
 
 function table({ header, rows }, context) {
-  return html`<${Scroll} label="Table"><table><thead><tr>${header.map((cell) => html`<th scope="col">${shown(cell.tokens, context)}</th>`)}</tr></thead>
+  return html`<${Scroll} label=${t("Table")}><table><thead><tr>${header.map((cell) => html`<th scope="col">${shown(cell.tokens, context)}</th>`)}</tr></thead>
     <tbody>${rows.map((row) => html`<tr>${row.map((cell) => html`<td>${shown(cell.tokens, context)}</td>`)}</tr>`)}</tbody></table><//>`;
 }

@@ -1,15 +1,16 @@
 /** What the checks of a version said, row by row, and what its evals answered. */
 import { html } from "../lib/html.js";
+import { t } from "../lib/language.js";
 import { Badge } from "./bits.js";
 
 const KINDS = { error: "bad", warning: "warn", info: "info", ok: "ok" };
-const WORDS = { error: "problem", warning: "warning", info: "note", ok: "good" };
+const words = () => ({ error: t("problem"), warning: t("warning"), info: t("note"), ok: t("good") });
 
 export const Report = ({ rows, evals = [] }) => html`<ul class="report">
-  ${rows.map((row, i) => html`<li key=${i}><${Badge} kind=${KINDS[row.severity]}>${WORDS[row.severity] ?? row.severity}<//>
+  ${rows.map((row, i) => html`<li key=${i}><${Badge} kind=${KINDS[row.severity]}>${words()[row.severity] ?? row.severity}<//>
     <div class="break"><span>${row.message}</span>
-      ${row.observed && row.expected && html`<div class="muted small">Found ${row.observed}; expected ${row.expected}.</div>`}
-      ${row.hint && html`<div class="small"><b>Next:</b> ${row.hint}</div>`}</div></li>`)}
-  ${evals.map((one, i) => html`<li key=${`eval-${i}`}><${Badge} kind=${one.passed ? "ok" : "bad"}>${one.passed ? "passed" : "failed"}<//>
+      ${row.observed && row.expected && html`<div class="muted small">${t`Found ${row.observed}; expected ${row.expected}.`}</div>`}
+      ${row.hint && html`<div class="small"><b>${t("Next:")}</b> ${row.hint}</div>`}</div></li>`)}
+  ${evals.map((one, i) => html`<li key=${`eval-${i}`}><${Badge} kind=${one.passed ? "ok" : "bad"}>${one.passed ? t("passed") : t("failed")}<//>
     <div class="break"><span>${one.prompt ?? one.messages?.at(-1)?.content}</span><div class="muted small">${one.answer}</div></div></li>`)}
 </ul>`;

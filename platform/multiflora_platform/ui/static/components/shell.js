@@ -3,12 +3,14 @@ import { html, useEffect, useSignal, useState } from "../lib/html.js";
 import { online } from "../lib/api.js";
 import { asset } from "../lib/assets.js";
 import { count } from "../lib/format.js";
-import { GROUPS } from "../lib/pages.js";
+import { plural, t } from "../lib/language.js";
+import { pageGroups } from "../lib/pages.js";
 import { href, path } from "../lib/router.js";
 import { isAdmin, session, signOut } from "../lib/session.js";
 import { setTheme, theme } from "../lib/theme.js";
 import { attempt, dismiss, toasts } from "../lib/toasts.js";
 import { Icon } from "./icon.js";
+import { LanguageChoice } from "./language.js";
 
 const isHere = (to) => (to === "/" ? path.value === "/" : path.value === to || path.value.startsWith(`${to}/`));
 
@@ -27,21 +29,21 @@ export function Shell({ children }) {
     return () => removeEventListener("keydown", onKey);
   }, []);
   return html`<div class="shell">
-    <a class="skip" href="#main">Skip to the page</a>
+    <a class="skip" href="#main">${t("Skip to the page")}</a>
     <div class="topbar">
-      <button class="button quiet" aria-label="Open the navigation" aria-expanded=${open.value} onClick=${() => { open.value = true; }}><${Icon} name="menu" /></button>
+      <button class="button quiet" aria-label=${t("Open the navigation")} aria-expanded=${open.value} onClick=${() => { open.value = true; }}><${Icon} name="menu" /></button>
       <${Brand} />
-      <button class="button quiet" aria-label="Search everything" onClick=${openFinder}><${Icon} name="search" /></button>
+      <button class="button quiet" aria-label=${t("Search everything")} onClick=${openFinder}><${Icon} name="search" /></button>
     </div>
-    ${open.value && html`<button class="scrim" aria-label="Close the navigation" onClick=${() => { open.value = false; }}></button>`}
+    ${open.value && html`<button class="scrim" aria-label=${t("Close the navigation")} onClick=${() => { open.value = false; }}></button>`}
     <div class=${`side${open.value ? " open" : ""}`}>
       <${Brand} />
-      <button class="find" aria-keyshortcuts="Control+K" onClick=${openFinder}><${Icon} name="search" size=${16} />Search <kbd>Ctrl K</kbd></button>
-      <nav aria-label="Pages">${GROUPS.map(([name, pages]) => html`<${Group} key=${name} name=${name} pages=${pages} />`)}</nav>
+      <button class="find" aria-keyshortcuts="Control+K" onClick=${openFinder}><${Icon} name="search" size=${16} />${t("Search")} <kbd>Ctrl K</kbd></button>
+      <nav aria-label=${t("Pages")}>${pageGroups().map(([name, pages]) => html`<${Group} key=${name} name=${name} pages=${pages} />`)}</nav>
       <${Who} />
     </div>
     <div>
-      ${!online.value && html`<div class="offline" role="alert">The server is not answering. What you see is its last state; trying again.</div>`}
+      ${!online.value && html`<div class="offline" role="alert">${t("The server is not answering. What you see is its last state; trying again.")}</div>`}
       <main id="main" tabindex="-1">${children}</main>
     </div>
     ${finder}
@@ -68,19 +70,20 @@ function Group({ name, pages }) {
 function Who() {
   const { tenant, key_id: key, person, open, version, replicas } = session.value;
   return html`<footer>
-    <label class="who">Theme
-      <select aria-label="Theme" class="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}>
-        <option value="system">System</option><option value="light">Light</option><option value="dark">Dark</option>
+    <label class="who">${t("Theme")}
+      <select aria-label=${t("Theme")} class="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}>
+        <option value="system">${t("System")}</option><option value="light">${t("Light")}</option><option value="dark">${t("Dark")}</option>
       </select></label>
-    <div class="who"><span class="cut" title=${person ?? key}>${open ? "Open server, no key" : tenant ?? "Administrator"}${person && html`<br /><small>${person}</small>`}</span>
-      ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />Sign out</button>`}</div>
-    <span>Version ${version}${replicas && html` · <a href=${href("/replicas")}>${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}</a>`}</span>
+    <${LanguageChoice} />
+    <div class="who"><span class="cut" title=${person ?? key}>${open ? t("Open server, no key") : tenant ?? t("Administrator")}${person && html`<br /><small>${person}</small>`}</span>
+      ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />${t("Sign out")}</button>`}</div>
+    <span>${t`Version ${version}`}${replicas && html` · <a href=${href("/replicas")}>${plural(replicas, "{0} replica", "{0} replicas", count(replicas))}</a>`}</span>
   </footer>`;
 }
 
 export const Toasts = () => html`<div class="toasts" role="status" aria-live="polite">${toasts.value.map((note) => html`<div class="toast" key=${note.id}>
   <span class="break">${note.message}</span>
   ${note.undo
-    ? html`<button onClick=${() => { dismiss(note.id); note.undo(); }}>Undo</button>`
-    : html`<button aria-label="Dismiss" onClick=${() => dismiss(note.id)}>✕</button>`}
+    ? html`<button onClick=${() => { dismiss(note.id); note.undo(); }}>${t("Undo")}</button>`
+    : html`<button aria-label=${t("Dismiss")} onClick=${() => dismiss(note.id)}>✕</button>`}
 </div>`)}</div>`;

@@ -13,7 +13,7 @@ import { Foot } from "./columns.js";
  * by nor exported), picture (of other columns: likewise), unseen (until it is chosen), class}]; sort, first: see useSorting;
  * ordered: the rows stay as they come
  */
-export function Table({ name, kind = name, label = name, columns, rows: all, keyOf, sort: param, first, ordered, class: more = "" }) {
+export function Table({ name, kind = name, label, columns, rows: all, keyOf, sort: param, first, ordered, class: more = "" }) {
   const chosen = useColumns(kind, columns);
   const sorting = useSorting(columns, all, param, first);
   const { rows, sort, onSort } = ordered ? { rows: all } : sorting;

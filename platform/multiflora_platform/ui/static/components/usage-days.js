@@ -2,6 +2,7 @@
 import { html } from "../lib/html.js";
 import { getAll } from "../lib/api.js";
 import { count, percent, seconds } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { Card, Stats } from "./bits.js";
 import { Export } from "./export.js";
@@ -16,7 +17,7 @@ export function UsageDays({ title, filter }) {
   const search = new URLSearchParams({ ...filter, since, group_by: "day" });
   const usage = useResource((signal) => getAll(`/api/v1/usage?${search}`, { signal }), [search.toString()], { every: 15 });
   return html`<${Card} title=${title}><${Loaded} resource=${usage} lines=${4}>${(rows) => (rows.length
-    ? html`<${Shown} rows=${rows} since=${since} />` : html`<${Empty} title="Not used yet">Requests are counted here by day, a few seconds after they end.<//>`)}<//><//>`;
+    ? html`<${Shown} rows=${rows} since=${since} />` : html`<${Empty} title=${t("Not used yet")}>${t("Requests are counted here by day, a few seconds after they end.")}<//>`)}<//><//>`;
 }
 
 function Shown({ rows, since }) {
@@ -26,17 +27,17 @@ function Shown({ rows, since }) {
   const most = Math.max(...rows.map((row) => row.prompt_tokens + row.completion_tokens), 1);
   const total = sum("prompt_tokens");
   return html`<div class="stack">
-    <${Stats} label="Sums" of=${[["Requests", count(sum("requests"))], ["Prompt tokens", count(total), `${percent(total ? sum("cached_tokens") / total : 0)} cached`],
-      ["Generated tokens", count(sum("completion_tokens"))], ["Device time", seconds(sum("device_ms") / 1000)]]} />
-    <div class="days" role="img" aria-label=${`Tokens by day: ${rows.map((row) => `${row.day} ${row.prompt_tokens + row.completion_tokens}`).join(", ")}`}>
+    <${Stats} label=${t("Sums")} of=${[[t("Requests"), count(sum("requests"))], [t("Prompt tokens"), count(total), t`${percent(total ? sum("cached_tokens") / total : 0)} cached`],
+      [t("Generated tokens"), count(sum("completion_tokens"))], [t("Device time"), seconds(sum("device_ms") / 1000)]]} />
+    <div class="days" role="img" aria-label=${t`Tokens by day: ${rows.map((row) => `${row.day} ${row.prompt_tokens + row.completion_tokens}`).join(", ")}`}>
       ${days.map((day) => html`<${Day} key=${day} day=${day} row=${by.get(day)} most=${most} />`)}</div>
-    <ul class="legend"><li><i class="s2"></i>prompt</li><li><i class="s1"></i>generated</li><li>${days[0]} to ${days.at(-1)}</li></ul>
-    <${Export} name="usage by day" columns=${COLUMNS} rows=${rows} />
+    <ul class="legend"><li><i class="s2"></i>${t("prompt")}</li><li><i class="s1"></i>${t("generated")}</li><li>${t`${days[0]} to ${days.at(-1)}`}</li></ul>
+    <${Export} name="usage by day" label=${t("Usage by day")} columns=${COLUMNS} rows=${rows} />
   </div>`;
 }
 
 function Day({ day, row, most }) {
   const height = (value) => ({ height: `${(100 * value) / most}%` });
-  const text = row ? `${day}: ${count(row.requests)} requests, ${count(row.prompt_tokens)} + ${count(row.completion_tokens)} tokens` : `${day}: nothing`;
+  const text = row ? t`${day}: ${count(row.requests)} requests, ${count(row.prompt_tokens)} + ${count(row.completion_tokens)} tokens` : t`${day}: nothing`;
   return html`<span class="day" title=${text}>${row && html`<i class="s1" style=${height(row.completion_tokens)}></i><i class="s2" style=${height(row.prompt_tokens)}></i>`}</span>`;
 }

@@ -14,7 +14,7 @@ const BEYOND = 8;
  * columns: as of a Table, and width (of a grid); keyOf(row); onOpen(row) on Enter; onToggle(row) on Space;
  * sort, first: see useSorting; least: the narrowest it gets with its usual columns before it scrolls sideways, in pixels
  */
-export function VirtualTable({ name, label = name, columns, rows: all, keyOf, onOpen, onToggle, sort: param, first, least = 720 }) {
+export function VirtualTable({ name, label, columns, rows: all, keyOf, onOpen, onToggle, sort: param, first, least = 720 }) {
   const chosen = useColumns(name, columns);
   const share = chosen.shown.length / drawn(columns).length;
   const { rows, sort, onSort } = useSorting(columns, all, param, first);

@@ -1,15 +1,17 @@
 /** A request's stages on one axis of time: when each began, and how long it took. */
 import { html } from "../lib/html.js";
 import { seconds } from "../lib/format.js";
+import { t } from "../lib/language.js";
+import { named } from "../lib/values.js";
 import { COLOURS } from "./phases.js";
 
 /** @param {{timeline: Array<{stage: string, start: number, end: number}>}} props Unix seconds, in order */
 export function Waterfall({ timeline }) {
   const [start, end] = [timeline[0].start, timeline.at(-1).end];
-  return html`<div class="lanes waterfall" role="list" aria-label="Stages">
-    ${timeline.map((one) => html`<div class="lane" role="listitem" key=${one.stage}><span>${one.stage}</span>
+  return html`<div class="lanes waterfall" role="list" aria-label=${t("Stages")}>
+    ${timeline.map((one) => html`<div class="lane" role="listitem" key=${one.stage}><span>${named(one.stage)}</span>
       <span class="track"><${StageBar} of=${one} from=${start} until=${end} /></span>
-      <span class="number"><b>${seconds(Math.max(0, one.end - one.start))}</b> <span class="muted small">from ${seconds(Math.max(0, one.start - start))}</span></span></div>`)}
+      <span class="number"><b>${seconds(Math.max(0, one.end - one.start))}</b> <span class="muted small">${t`from ${seconds(Math.max(0, one.start - start))}`}</span></span></div>`)}
     <${Ruler} total=${end - start} />
   </div>`;
 }

@@ -1,5 +1,6 @@
 /** The server's API: one way to call it, one kind of error, and whether the server answers at all. */
 import { signal } from "./html.js";
+import { t } from "./language.js";
 
 /** False from the first request that got no answer until the server answers again. */
 export const online = signal(true);
@@ -54,7 +55,7 @@ export async function send(method, path, { body, headers = {}, signal: abort, ac
   } catch (error) {
     if (error.name === "AbortError") throw error;
     online.value = false;
-    throw new ApiError(0, "The server does not answer. It may be restarting; this page tries again by itself.");
+    throw new ApiError(0, t("The server does not answer. It may be restarting; this page tries again by itself."));
   }
   online.value = true;
   if (!response.ok) throw await failure(response);
@@ -82,8 +83,8 @@ export function upload(path, form, { headers = {}, onProgress, signal: abort } =
     request.setRequestHeader("X-CSRF-Token", csrf);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && onProgress?.({ done: event.loaded, total: event.total });
-    request.onerror = () => reject(new ApiError(0, "The connection broke during the upload. Nothing was registered; try again."));
-    request.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));
+    request.onerror = () => reject(new ApiError(0, t("The connection broke during the upload. Nothing was registered; try again.")));
+    request.onabort = () => reject(new DOMException(t("The upload was cancelled."), "AbortError"));
     request.onload = () => {
       const document = parsed(request.responseText);
       if (request.status < 400) resolve({ status: request.status, body: document });
@@ -100,7 +101,7 @@ async function failure(response) {
 
 function described(status, document) {
   if (status === 401) refused.value += 1;
-  const message = document.detail ?? document.error?.message ?? document.title ?? `The server answered ${status}.`;
+  const message = document.detail ?? document.error?.message ?? document.title ?? t`The server answered ${status}.`;
   return new ApiError(status, message, document);
 }
 

@@ -1,5 +1,6 @@
 /** The documentation that this server has: which pages, what they are called, their text. Knows no markup. */
 import { asset } from "./assets.js";
+import { t } from "./language.js";
 
 /** Of the pages in the repository's docs/. */
 const FOLDER = "/docs/";
@@ -17,7 +18,7 @@ export const textOf = async (path) => (await fetched(path)).text();
 
 async function fetched(path) {
   const response = await fetch(asset(`docs/${path}`));
-  if (!response.ok) throw Object.assign(new Error("There is no such page in the documentation of this server."), { status: response.status });
+  if (!response.ok) throw Object.assign(new Error(t("There is no such page in the documentation of this server.")), { status: response.status });
   return response;
 }
 

@@ -1,14 +1,15 @@
 /** An eval's prompts and checks as a form holds them, and as the API has them. Knows no markup. */
+import { t } from "./language.js";
 
 /** By type: what it is called, and the field that says what is wanted. */
-export const CHECKS = {
-  contains: { label: "Contains", main: "text" },
-  exact: { label: "Is exactly", main: "text" },
-  regex: { label: "Matches a pattern", main: "pattern" },
-  json_schema: { label: "Is JSON by a schema", main: "schema" },
-  number: { label: "Ends in a number", main: "value" },
-  judge: { label: "Is graded by a model", main: "rubric" },
-};
+export const checkTypes = () => ({
+  contains: { label: t("Contains"), main: "text" },
+  exact: { label: t("Is exactly"), main: "text" },
+  regex: { label: t("Matches a pattern"), main: "pattern" },
+  json_schema: { label: t("Is JSON by a schema"), main: "schema" },
+  number: { label: t("Ends in a number"), main: "value" },
+  judge: { label: t("Is graded by a model"), main: "rubric" },
+});
 
 const NO_CHECK = { type: "contains", text: "", ignore_case: false, pattern: "", schema: "", value: "", tolerance: "0", relative: false, model: "", rubric: "", min_grade: "7" };
 
@@ -68,12 +69,12 @@ function parsed(text, pointer) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Misplaced(`This is no JSON: ${error.message}.`, pointer);
+    throw new Misplaced(t`This is no JSON: ${error.message}.`, pointer);
   }
 }
 
 /** What stands for a case in a list. */
-export const titleOf = ({ name, kind, prompt, messages }) => name || (kind === "chat" ? messages.at(-1)?.content : prompt) || "(no prompt yet)";
+export const titleOf = ({ name, kind, prompt, messages }) => name || (kind === "chat" ? messages.at(-1)?.content : prompt) || t("(no prompt yet)");
 
 /** The problem's message where it is at one of these places, or below. @param {{message: string, pointer: string}|null} problem */
 export const problemAt = (problem, ...places) => (places.some((place) => problem?.pointer === place || problem?.pointer?.startsWith(`${place}/`)) ? problem.message : "");

@@ -2,7 +2,8 @@
 import { get, getAll } from "./api.js";
 import { documents, pathOf } from "./documentation.js";
 import { clock } from "./format.js";
-import { GROUPS } from "./pages.js";
+import { t } from "./language.js";
+import { pageGroups } from "./pages.js";
 import { loadRequests } from "./requests.js";
 import { isAdmin, may } from "./session.js";
 
@@ -13,11 +14,11 @@ const MOST = 6;
  * @returns {Promise<{kinds: Array<[string, Array<Result>]>, missing: string[]}>} missing: kinds that could not be loaded */
 export async function loadNamed(signal) {
   const sources = [
-    ["Contexts", may("inference"), async () => (await getAll("/api/v1/contexts", { signal })).map(contextResult)],
-    ["Tenants", isAdmin.value, async () => (await get("/api/v1/tenants", { signal })).items.map(tenantResult)],
-    ["Requests", isAdmin.value, async () => (await loadRequests(signal)).map(requestResult)],
-    ["Documentation", true, async () => (await documents()).flatMap(documentResults)],
-    ["Settings", isAdmin.value, async () => (await get("/api/v1/settings", { signal })).items.map(settingResult)],
+    [t("Contexts"), may("inference"), async () => (await getAll("/api/v1/contexts", { signal })).map(contextResult)],
+    [t("Tenants"), isAdmin.value, async () => (await get("/api/v1/tenants", { signal })).items.map(tenantResult)],
+    [t("Requests"), isAdmin.value, async () => (await loadRequests(signal)).map(requestResult)],
+    [t("Documentation"), true, async () => (await documents()).flatMap(documentResults)],
+    [t("Settings"), isAdmin.value, async () => (await get("/api/v1/settings", { signal })).items.map(settingResult)],
   ].filter(([, visible]) => visible);
   const answers = await Promise.allSettled(sources.map(([, , load]) => load()));
   const kinds = answers.map((answer, i) => [sources[i][0], answer.value ?? []]);
@@ -28,8 +29,8 @@ export async function loadNamed(signal) {
 const result = (label, note, to, ...words) => ({ label, note, to, text: [label, ...words].join(" ").toLowerCase() });
 
 const contextResult = (one) => result(one.name, one.tenant ?? "", `/contexts?q=${encodeURIComponent(one.name)}`, one.tenant);
-const tenantResult = (one) => result(one.name, one.disabled ? "disabled" : "", `/tenants/${encodeURIComponent(one.name)}`);
-const requestResult = (one) => result(one.id, `${one.model || one.path} · ${one.code ?? one.status ?? "running"} · ${clock(one.at)}`, `/requests/${encodeURIComponent(one.id)}`, one.model, one.tenant, one.code);
+const tenantResult = (one) => result(one.name, one.disabled ? t("disabled") : "", `/tenants/${encodeURIComponent(one.name)}`);
+const requestResult = (one) => result(one.id, `${one.model || one.path} · ${one.code ?? one.status ?? t("running")} · ${clock(one.at)}`, `/requests/${encodeURIComponent(one.id)}`, one.model, one.tenant, one.code);
 const settingResult = (one) => result(one.name, one.description, `/settings?q=${encodeURIComponent(one.name)}`, one.description, one.name.replaceAll("_", "-"));
 
 const documentResults = (page) => [
@@ -37,7 +38,7 @@ const documentResults = (page) => [
   ...page.headings.map(([, text, anchor]) => result(text, page.title, pathOf(page.path, anchor), page.title)),
 ];
 
-export const pageResults = () => GROUPS.flatMap(([, pages]) => pages).filter(([, , , visible]) => visible()).map(([to, label]) => result(label, "", to));
+export const pageResults = () => pageGroups().flatMap(([, pages]) => pages).filter(([, , , visible]) => visible()).map(([to, label]) => result(label, "", to));
 
 /** Adapters whose name or description has the text; of `name@part`, their versions and aliases that begin with the part.
  * However few are asked for, the server gives the one of just this name first. */
@@ -47,13 +48,13 @@ export async function findAdapters(text, signal) {
   const { items } = await get(`/api/v1/adapters?limit=${part === undefined ? 50 : MOST}&q=${encodeURIComponent(name)}`, { signal });
   const adapters = items.map((one) => result(one.name, one.description, `/adapters/${encodeURIComponent(one.name)}`, one.description));
   const versions = ranked(items.map((one) => ({ ...one, text: one.name.toLowerCase() })), name.toLowerCase()).flatMap((one) => versionsOf(one, (part ?? "").toLowerCase()));
-  return [["Adapters", part === undefined ? adapters : []], ["Versions", versions]];
+  return [[t("Adapters"), part === undefined ? adapters : []], [t("Versions"), versions]];
 }
 
 function versionsOf(adapter, part) {
   const to = (number) => `/adapters/${encodeURIComponent(adapter.name)}?compare=${number}`;
-  const aliases = Object.entries(adapter.aliases).map(([alias, { version }]) => [alias, version ? `means v${version}` : "split", version ? to(version) : `/adapters/${encodeURIComponent(adapter.name)}?tab=aliases`]);
-  const numbers = adapter.ready_versions.toReversed().map((number) => [String(number), "version", to(number)]);
+  const aliases = Object.entries(adapter.aliases).map(([alias, { version }]) => [alias, version ? t`means v${version}` : t("split"), version ? to(version) : `/adapters/${encodeURIComponent(adapter.name)}?tab=aliases`]);
+  const numbers = adapter.ready_versions.toReversed().map((number) => [String(number), t("version"), to(number)]);
   return [...aliases, ...numbers].filter(([name]) => name.toLowerCase().startsWith(part)).map(([name, note, where]) => result(`${adapter.name}@${name}`, note, where));
 }
 

@@ -1,5 +1,6 @@
 /** How often times occur: bins with round borders on a logarithmic axis, and ranges of seconds as addresses have them. */
 import { quantile } from "./format.js";
+import { t } from "./language.js";
 
 /** The preferred numbers of ISO 3 (R′10): evenly spaced on a logarithmic axis, as far as round numbers are. */
 const DECADE = [1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8];
@@ -60,12 +61,13 @@ export const ticksOf = (bins) => [bins[0].from, ...bins.map((bin) => bin.to)].fi
 
 /** A border without digits that it does not have: "1.25 ms", "200 ms", "2 s". */
 export function borderText(value) {
-  const [unit, size] = value < 1e-3 ? ["µs", 1e-6] : value < 1 ? ["ms", 1e-3] : ["s", 1];
-  return `${Number((value / size).toPrecision(3))} ${unit}`;
+  const digits = (size) => Number((value / size).toPrecision(3));
+  if (value < 1e-3) return t`${digits(1e-6)} µs`;
+  return value < 1 ? t`${digits(1e-3)} ms` : t`${digits(1)} s`;
 }
 
 export const rangeText = ([from, to]) => `${from}-${to}`;
-export const rangeWords = ([from, to]) => `${borderText(from)} to ${borderText(to)}`;
+export const rangeWords = ([from, to]) => t`${borderText(from)} to ${borderText(to)}`;
 export const isWithin = (value, [from, to]) => isMeasured(value) && value >= from && value < to;
 
 /** [from, to] of a text such as "0.1-0.5"; null for any other. */

@@ -1,5 +1,8 @@
-/** Why the prefix cache had no more of a prompt, in two words. */
-export const REASONS = { first_seen: "first time", other_adapter: "other adapter", other_tenant: "other tenant", other_salt: "other salt", evicted: "evicted", diverged: "differs", whole_prompt_asked: "whole prompt asked", engine_restarted: "engine restarted", other_replica: "other engine" };
+/** Why prompts miss the prefix cache, in two words. */
+import { t } from "./language.js";
+
+/** Why it had no more of a prompt. */
+export const reasons = () => ({ first_seen: t("first time"), other_adapter: t("other adapter"), other_tenant: t("other tenant"), other_salt: t("other salt"), evicted: t("evicted"), diverged: t("differs"), whole_prompt_asked: t("whole prompt asked"), engine_restarted: t("engine restarted"), other_replica: t("other engine") });
 
 /** What makes prompts miss over and over at one place. */
-export const DRIFTS = { timestamp: "time", uuid: "UUID", nonce: "new id", counter: "counter", tools_reordered: "order of tools", keys_reordered: "order of keys", template_date: "template's date", template_reasoning: "reasoning dropped", template_history: "template rewrites" };
+export const drifts = () => ({ timestamp: t("time"), uuid: "UUID", nonce: t("new id"), counter: t("counter"), tools_reordered: t("order of tools"), keys_reordered: t("order of keys"), template_date: t("template's date"), template_reasoning: t("reasoning dropped"), template_history: t("template rewrites") });

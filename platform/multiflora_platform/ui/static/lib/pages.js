@@ -1,30 +1,30 @@
 /** The pages that one can go to: their groups, and who sees them. */
+import { t } from "./language.js";
 import { isAdmin, may } from "./session.js";
 
 /** [group, [path, label, icon, visible()]] */
-export const GROUPS = [
-  ["Watch", [
-    ["/", "Overview", "overview", () => isAdmin.value],
-    ["/requests", "Requests", "requests", () => isAdmin.value],
-    ["/cache", "Prefix cache", "cache", () => isAdmin.value],
-    ["/contexts", "Contexts", "pin", () => may("inference")],
-    ["/slots", "Slots and memory", "slots", () => isAdmin.value],
-    ["/models", "Models", "models", () => isAdmin.value],
-    ["/replicas", "Replicas", "replicas", () => isAdmin.value],
+export const pageGroups = () => [
+  [t("Watch"), [
+    ["/", t("Overview"), "overview", () => isAdmin.value],
+    ["/requests", t("Requests"), "requests", () => isAdmin.value],
+    ["/cache", t("Prefix cache"), "cache", () => isAdmin.value],
+    ["/contexts", t("Contexts"), "pin", () => may("inference")],
+    ["/slots", t("Slots and memory"), "slots", () => isAdmin.value],
+    ["/models", t("Models"), "models", () => isAdmin.value],
+    ["/replicas", t("Replicas"), "replicas", () => isAdmin.value],
   ]],
-  ["Adapters", [
-    ["/adapters", "Adapters", "adapters", () => may("registry:read")],
-    ["/register", "Register", "register", () => may("registry:write")],
-    ["/playground", "Playground", "playground", () => may("inference")],
+  [t("Adapters"), [
+    ["/adapters", t("Adapters"), "adapters", () => may("registry:read")],
+    ["/register", t("Register"), "register", () => may("registry:write")],
+    ["/playground", t("Playground"), "playground", () => may("inference")],
   ]],
-  ["Manage", [
-    ["/tenants", "Tenants and keys", "tenants", () => isAdmin.value],
-    ["/usage", "Usage", "overview", () => !isAdmin.value && may("usage:read")],
-    ["/batches", "Batches", "batches", () => may("inference")],
-    ["/jobs", "Jobs", "jobs", () => may("registry:read")],
-    ["/webhooks", "Webhooks", "webhooks", () => isAdmin.value],
-    ["/audit", "Audit", "audit", () => isAdmin.value],
-    ["/settings", "Settings and health", "settings", () => isAdmin.value],
-    ["/docs", "Documentation", "docs", () => true],
+  [t("Manage"), [
+    ["/tenants", t("Tenants and keys"), "tenants", () => isAdmin.value],
+    ["/usage", t("Usage"), "overview", () => !isAdmin.value && may("usage:read")],
+    ["/batches", t("Batches"), "batches", () => may("inference")],
+    ["/jobs", t("Jobs"), "jobs", () => may("registry:read")],
+    ["/webhooks", t("Webhooks"), "webhooks", () => isAdmin.value],
+    ["/audit", t("Audit"), "audit", () => isAdmin.value],
+    ["/settings", t("Settings and health"), "settings", () => isAdmin.value],
   ]],
 ];

@@ -1,6 +1,7 @@
 /** Who is signed in. The key itself is sent once and kept nowhere. */
 import { computed, signal } from "./html.js";
 import { get, post, remove, refused, setCsrf } from "./api.js";
+import { t } from "./language.js";
 
 /** undefined: not known yet; null: not signed in. */
 export const session = signal(undefined);
@@ -42,7 +43,7 @@ export function may(scope) {
 
 refused.subscribe((count) => {
   if (count && session.peek()) {
-    signedOutBecause.value = "The session has ended. Sign in again to go on where you were.";
+    signedOutBecause.value = t("The session has ended. Sign in again to go on where you were.");
     session.value = null;
   }
 });

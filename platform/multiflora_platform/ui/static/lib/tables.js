@@ -1,8 +1,9 @@
 /** What a table says, without its markup: rows in the order that was asked for, and as text for files. Columns are those of
  * components/table.js. */
 import { isoTime, moment, money } from "./format.js";
+import { localised } from "./language.js";
 
-const collator = new Intl.Collator("en", { numeric: true });
+const collator = localised((locale) => new Intl.Collator(locale, { numeric: true }));
 
 /** Those that are drawn where none was chosen. */
 export const drawn = (columns) => columns.filter((column) => !column.unseen);
@@ -28,7 +29,7 @@ export function sorted(rows, columns, sort) {
 function compared(a, b, down) {
   const unknown = (value) => value === null || value === undefined || value === "";
   if (unknown(a) || unknown(b)) return unknown(a) - unknown(b);
-  const order = typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
+  const order = typeof a === "number" && typeof b === "number" ? a - b : collator().compare(a, b);
   return down ? -order : order;
 }
 

@@ -1,5 +1,6 @@
 /** Webhooks and what became of their deliveries. Knows no markup. */
 import { get, patch, post } from "./api.js";
+import { t } from "./language.js";
 import { attempt, toast } from "./toasts.js";
 
 export const pathOf = (webhook) => `/api/v1/webhooks/${encodeURIComponent(webhook.id)}`;
@@ -16,14 +17,14 @@ export async function loadWebhooks(signal) {
 
 export const sendTest = (webhook) => attempt(async () => {
   const delivery = await post(`${pathOf(webhook)}:test`);
-  toast(delivery.state === "delivered" ? `${hostOf(webhook)} took the test message: ${delivery.last_status}.` : `The test message was not taken: ${delivery.last_error}`);
+  toast(delivery.state === "delivered" ? t`${hostOf(webhook)} took the test message: ${delivery.last_status}.` : t`The test message was not taken: ${delivery.last_error}`);
 });
 
 /** @param {() => any} onChange also called when it was undone */
 export async function setDisabled(webhook, disabled, onChange) {
   await attempt(async () => {
     const changed = await patch(pathOf(webhook), { disabled }, unchanged(webhook));
-    toast(disabled ? `${hostOf(webhook)} is told of nothing; what happens meanwhile is not sent later.` : `${hostOf(webhook)} is told of what happens from now on.`,
+    toast(disabled ? t`${hostOf(webhook)} is told of nothing; what happens meanwhile is not sent later.` : t`${hostOf(webhook)} is told of what happens from now on.`,
       disabled ? { undo: () => setDisabled(changed, false, onChange) } : undefined);
   });
   onChange();

@@ -1,6 +1,7 @@
 /** One adapter: its versions, where its aliases point, how it is used, its card, and code to call it. */
 import { html, useState } from "../lib/html.js";
 import { get, getAll, patch, post, remove } from "../lib/api.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query } from "../lib/router.js";
 import { isAdmin, may, session } from "../lib/session.js";
@@ -16,7 +17,7 @@ import { Evals } from "./adapter/evals.js";
 import { UseIt } from "./adapter/use.js";
 import { Versions } from "./adapter/versions.js";
 
-const TABS = [["versions", "Versions"], ["aliases", "Aliases and rollout"], ["evals", "Evals"], ["activity", "Usage and events"], ["card", "Model card"], ["use", "Use it"]];
+const tabs = () => [["versions", t("Versions")], ["aliases", t("Aliases and rollout")], ["evals", t("Evals")], ["activity", t("Usage and events")], ["card", t("Model card")], ["use", t("Use it")]];
 const VIEWS = { versions: Versions, aliases: Aliases, evals: Evals, activity: Activity, card: ModelCard, use: UseIt };
 
 export default function Adapter({ name }) {
@@ -31,10 +32,10 @@ export default function Adapter({ name }) {
   const View = VIEWS[tab];
   const adapter = loaded.data?.adapter;
   return html`
-    <${PageHeader} title=${name} about=${adapter?.description} back=${{ to: "/adapters", label: "Adapters" }}
+    <${PageHeader} title=${name} about=${adapter?.description} back=${{ to: "/adapters", label: t("Adapters") }}
       actions=${adapter && html`<${Actions} adapter=${adapter} api=${api} onChange=${loaded.reload} />`} />
     ${adapter?.tags.length > 0 && html`<div class="row"><${Tags} of=${adapter.tags} /></div>`}
-    <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path=${`/adapters/${name}`} />
+    <${Tabs} label=${t("Parts of this page")} of=${tabs()} current=${tab} path=${`/adapters/${name}`} />
     <${Loaded} resource=${loaded} lines=${8}>${(data) => html`<${View} ...${data} mine=${mayChange(data.adapter)} onChange=${loaded.reload} />`}<//>`;
 }
 
@@ -43,19 +44,19 @@ const mayChange = (adapter) => may("registry:write") && (isAdmin.value || adapte
 function Actions({ adapter, api, onChange }) {
   const [open, setOpen] = useState(null);
   const close = () => setOpen(null);
-  const command = (verb, done, back) => attempt(() => post(`${api}:${verb}`), done, back && { undo: () => command(back, `${adapter.name} ${back}ned.`) }).then(onChange);
+  const command = (verb, done, back) => attempt(() => post(`${api}:${verb}`), done, back && { undo: () => command(back, t`${adapter.name} unpinned.`) }).then(onChange);
   const mine = mayChange(adapter);
   return html`
-    <a class="button primary" href=${href(`/playground?model=${adapter.name}`)}>Try it</a>
-    ${mine && html`<a class="button" href=${href(`/register?name=${adapter.name}`)}>Add a version</a>`}
-    ${isAdmin.value && html`<button class="button" onClick=${() => command("load", `${adapter.name} is on the device.`)}>Load</button>
-      <button class="button" onClick=${() => command("pin", `${adapter.name} is pinned: it stays on the device.`, "unpin")}>Pin</button>`}
-    ${mine && html`<button class="button" onClick=${() => setOpen("edit")}>Edit…</button>
-      <button class="button danger" onClick=${() => setOpen("archive")}>Archive…</button>`}
+    <a class="button primary" href=${href(`/playground?model=${adapter.name}`)}>${t("Try it")}</a>
+    ${mine && html`<a class="button" href=${href(`/register?name=${adapter.name}`)}>${t("Add a version")}</a>`}
+    ${isAdmin.value && html`<button class="button" onClick=${() => command("load", t`${adapter.name} is on the device.`)}>${t("Load")}</button>
+      <button class="button" onClick=${() => command("pin", t`${adapter.name} is pinned: it stays on the device.`, "unpin")}>${t("Pin")}</button>`}
+    ${mine && html`<button class="button" onClick=${() => setOpen("edit")}>${t("Edit…")}</button>
+      <button class="button danger" onClick=${() => setOpen("archive")}>${t("Archive…")}</button>`}
     ${open === "edit" && html`<${Edit} adapter=${adapter} api=${api} onClose=${close} onChange=${onChange} />`}
-    ${open === "archive" && html`<${ConfirmByName} title=${`Archive ${adapter.name}?`} name=${adapter.name} action="Archive" onClose=${close}
-      onConfirm=${async () => { await remove(api); toast(`${adapter.name} is archived.`); go("/adapters"); }}>
-      Requests for it are answered with 404 from then on and its name is free again; running requests finish.<//>`}`;
+    ${open === "archive" && html`<${ConfirmByName} title=${t`Archive ${adapter.name}?`} name=${adapter.name} action=${t("Archive")} onClose=${close}
+      onConfirm=${async () => { await remove(api); toast(t`${adapter.name} is archived.`); go("/adapters"); }}>
+      ${t("Requests for it are answered with 404 from then on and its name is free again; running requests finish.")}<//>`}`;
 }
 
 function Edit({ adapter, api, onClose, onChange }) {
@@ -71,15 +72,15 @@ function Edit({ adapter, api, onClose, onChange }) {
       onChange();
       onClose();
       const { description: before, tags: old, demo_prompt: was } = adapter;
-      toast(`${adapter.name} is changed.`, { undo: () => attempt(() => patch(api, { description: before, tags: old, demo_prompt: was })).then(onChange) });
+      toast(t`${adapter.name} is changed.`, { undo: () => attempt(() => patch(api, { description: before, tags: old, demo_prompt: was })).then(onChange) });
     } catch (error) {
       setProblem(error.message);
     }
   };
-  return html`<${Dialog} title=${`Edit ${adapter.name}`} onClose=${onClose}><form class="stack" onSubmit=${save}>
-    <${TextArea} label="Description" rows="3" value=${description} onInput=${setDescription} problem=${problem} />
-    <${TextField} label="Tags" hint="Separated by commas" value=${tags} onInput=${setTags} />
-    <${TextArea} label="Example prompt" hint="What the playground starts with" rows="2" value=${prompt} onInput=${setPrompt} />
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">Save</button></footer>
+  return html`<${Dialog} title=${t`Edit ${adapter.name}`} onClose=${onClose}><form class="stack" onSubmit=${save}>
+    <${TextArea} label=${t("Description")} rows="3" value=${description} onInput=${setDescription} problem=${problem} />
+    <${TextField} label=${t("Tags")} hint=${t("Separated by commas")} value=${tags} onInput=${setTags} />
+    <${TextArea} label=${t("Example prompt")} hint=${t("What the playground starts with")} rows="2" value=${prompt} onInput=${setPrompt} />
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${t("Save")}</button></footer>
   </form><//>`;
 }

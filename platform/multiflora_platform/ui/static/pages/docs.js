@@ -1,6 +1,7 @@
 /** Documentation: the repository's pages, of the version that runs. */
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { destination, documents, pathOf, textOf } from "../lib/documentation.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { fragment, href, path } from "../lib/router.js";
 import { Fold, PageHeader } from "../components/bits.js";
@@ -15,7 +16,7 @@ export default function Docs() {
   return html`<${Loaded} resource=${pages} lines=${10}>${(all) => {
     const page = all.find((one) => pathOf(one.path) === path.value.replace(/\/$/, ""));
     return page ? html`<${Document} page=${page} pages=${all} />`
-      : html`<${PageHeader} title="Documentation" /><div class="card"><${Empty} title="There is no such page" action=${html`<a class="button" href=${href("/docs")}>All pages</a>`} /></div>`;
+      : html`<${PageHeader} title=${t("Documentation")} /><div class="card"><${Empty} title=${t("There is no such page")} action=${html`<a class="button" href=${href("/docs")}>${t("All pages")}</a>`} /></div>`;
   }}<//>`;
 }
 
@@ -26,7 +27,7 @@ function Document({ page, pages }) {
     if (!found) return null;
     return found.here ? { href: href(found.here) } : { href: found.elsewhere, rel: "noreferrer noopener", target: "_blank" };
   };
-  return html`<${PageHeader} title=${page.title} back=${page.path === "README.md" ? undefined : { to: "/docs", label: "Documentation" }} />
+  return html`<${PageHeader} title=${page.title} back=${page.path === "README.md" ? undefined : { to: "/docs", label: t("Documentation") }} />
     <div class="split-view docs">
       <aside class="stack"><${Contents} page=${page} /><${Others} page=${page} pages=${pages} /></aside>
       <article class="card"><${Loaded} resource=${text} lines=${14}>${(loaded) => html`<div class="body"><${Text} text=${loaded} page=${page} linkOf=${linkOf} /></div>`}<//></article>
@@ -47,12 +48,12 @@ function Text({ text, page, linkOf }) {
 function Contents({ page }) {
   const [open] = useState(WIDE.matches);
   if (!page.headings.length) return null;
-  return html`<${Fold} title="On this page" open=${open}><ul class="contents">${page.headings.map(([level, text, anchor]) => html`<li key=${anchor} class=${level > 2 ? "deeper" : ""}><a href=${`#${anchor}`}>${text}</a></li>`)}</ul><//>`;
+  return html`<${Fold} title=${t("On this page")} open=${open}><ul class="contents">${page.headings.map(([level, text, anchor]) => html`<li key=${anchor} class=${level > 2 ? "deeper" : ""}><a href=${`#${anchor}`}>${text}</a></li>`)}</ul><//>`;
 }
 
 /** Those of the same folder, by title. */
 function Others({ page, pages }) {
   const folderOf = ({ path: file }) => file.slice(0, file.lastIndexOf("/") + 1);
   const others = pages.filter((one) => folderOf(one) === folderOf(page)).toSorted((a, b) => a.title.localeCompare(b.title));
-  return html`<${Fold} title="All pages" open=${false}><ul class="contents">${others.map((one) => html`<li key=${one.path}><a href=${href(pathOf(one.path))} aria-current=${one === page ? "page" : undefined}>${one.title}</a></li>`)}</ul><//>`;
+  return html`<${Fold} title=${t("All pages")} open=${false}><ul class="contents">${others.map((one) => html`<li key=${one.path}><a href=${href(pathOf(one.path))} aria-current=${one === page ? "page" : undefined}>${one.title}</a></li>`)}</ul><//>`;
 }

@@ -3,6 +3,7 @@ import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { kvUse } from "../lib/bases.js";
 import { actionWords, moment } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { useSeries } from "../lib/live.js";
 import { highest, intervalOf, mean } from "../lib/measured.js";
 import { useResource } from "../lib/resource.js";
@@ -16,7 +17,7 @@ import { HeatMap } from "./overview/heat-map.js";
 import { linesByBase, linesByModel } from "./overview/models.js";
 import { Tiles } from "./overview/tiles.js";
 
-const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"]];
+const spans = () => [["900", t`${15} min`], ["3600", t`${1} h`], ["21600", t`${6} h`], ["86400", t`${24} h`]];
 const MOST_POINTS = 300;
 const MOST_MARKS = 200;
 const MARKED = /^(alias|rollout)\./;
@@ -24,8 +25,8 @@ const MARKED = /^(alias|rollout)\./;
 export default function Overview() {
   const span = Number(query.value.get("window") ?? 900);
   const series = useSeries(span);
-  const actions = html`<${Segmented} label="Time shown" of=${SPANS} value=${String(span)} onChange=${(value) => setQuery({ window: value === "900" ? null : value })} />`;
-  return html`<${PageHeader} title="Overview" actions=${actions} />
+  const actions = html`<${Segmented} label=${t("Time shown")} of=${spans()} value=${String(span)} onChange=${(value) => setQuery({ window: value === "900" ? null : value })} />`;
+  return html`<${PageHeader} title=${t("Overview")} actions=${actions} />
     <${Alerts} />
     ${series.points ? html`<${Charts} points=${series.points} span=${span} />`
       : series.error ? html`<${Failure} error=${series.error} onRetry=${series.reload} />` : html`<${Skeleton} lines=${10} />`}`;
@@ -34,11 +35,11 @@ export default function Overview() {
 function Alerts() {
   const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { every: 5 });
   if (!alerts.data) return null;
-  if (!alerts.data.items.length) return html`<${Notice} kind="ok" title="All well">No alert is raised.<//>`;
+  if (!alerts.data.items.length) return html`<${Notice} kind="ok" title=${t("All well")}>${t("No alert is raised.")}<//>`;
   return html`<div class="stack tight" aria-live="polite">${alerts.data.items.map((alert) => html`
     <${Notice} key=${alert.id} kind=${alert.severity === "error" ? "bad" : "warn"} title=${alert.title}
-      action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>Look</a>`}>
-      ${alert.detail} ${alert.next_step} <span class="muted nowrap">Since <${Time} at=${alert.since} />.</span>
+      action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>${t("Look")}</a>`}>
+      ${alert.detail} ${alert.next_step} <span class="muted nowrap">${t`Since ${html`<${Time} at=${alert.since} />`}.`}</span>
     <//>`)}</div>`;
 }
 
@@ -82,22 +83,22 @@ function Charts({ points: all, span }) {
     tokens: linesByModel(points, colourOf),
     ttft: [line("p50", "ttft_p50", 1), line("p95", "ttft_p95", 0)],
     itl: [line("p50", "itl_p50", 1), line("p95", "itl_p95", 0)],
-    load: [line("running", "running", 2), line("waiting", "waiting", 3)],
-    cache: [...linesByBase(points, colourOf, { label: "KV blocks in use", slot: 4 }, kvUse), line("cache hit rate", "cache_hit_rate", 2)],
-    memory: [...linesByBase(points, colourOf, { label: "engine", slot: 5 }, (base) => base?.engine_bytes ?? null), line("gateway", "gateway_bytes", 2), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
-    errors: [line("requests", "requests", 1), line("errors", "errors", 0)],
+    load: [line(t("running"), "running", 2), line(t("waiting"), "waiting", 3)],
+    cache: [...linesByBase(points, colourOf, { label: t("KV blocks in use"), slot: 4 }, kvUse), line(t("cache hit rate"), "cache_hit_rate", 2)],
+    memory: [...linesByBase(points, colourOf, { label: t("engine"), slot: 5 }, (base) => base?.engine_bytes ?? null), line(t("gateway"), "gateway_bytes", 2), line(t("device"), "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
+    errors: [line(t("requests"), "requests", 1), line(t("errors"), "errors", 0)],
   }), [points]);
   const chart = (title, name, unit, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} unit=${unit} span=${span} marks=${marks} ...${more} /><//>`;
   return html`<${Tiles} points=${all} />
     <div class="split-view overview">
       <div class="grid">
-        ${chart("Generated tokens per second, by model", "tokens", "rate", { stacked: true, wide: true, height: 220 })}
-        ${chart("Time to first token", "ttft", "seconds")}
-        ${chart("Time between tokens", "itl", "seconds")}
-        ${chart("Requests at once", "load", "count")}
-        ${chart("KV cache", "cache", "percent", { range: [0, 1] })}
-        ${chart("Memory", "memory", "bytes", { stacked: true })}
-        ${chart("Requests and errors", "errors", "count")}
+        ${chart(t("Generated tokens per second, by model"), "tokens", "rate", { stacked: true, wide: true, height: 220 })}
+        ${chart(t("Time to first token"), "ttft", "seconds")}
+        ${chart(t("Time between tokens"), "itl", "seconds")}
+        ${chart(t("Requests at once"), "load", "count")}
+        ${chart(t("KV cache"), "cache", "percent", { range: [0, 1] })}
+        ${chart(t("Memory"), "memory", "bytes", { stacked: true })}
+        ${chart(t("Requests and errors"), "errors", "count")}
         <${HeatMap} points=${all} span=${span} />
       </div>
       <${Beside} points=${all} span=${span} />

@@ -2,38 +2,39 @@
 import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { bytes, count } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { href } from "../lib/router.js";
 import { PageHeader, State } from "../components/bits.js";
 import { Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 
-const PLACES = [["slot", "on the device"], ["cpu", "in host memory"], ["disk", "on disk"]];
+const places = () => [["slot", t("on the device")], ["cpu", t("in host memory")], ["disk", t("on disk")]];
 const heldBy = (replica, place) => replica.adapters.filter((one) => one.residency === place);
 const deviceBytes = (replica) => heldBy(replica, "slot").reduce((sum, adapter) => sum + (adapter.bytes ?? 0), 0);
 const number = (key, label, cell) => ({ key, label, number: true, cell: cell ?? ((one) => count(one[key])) });
-const COLUMNS = [
-  { key: "id", label: "Replica", cell: (one) => html`<b class="nowrap">${one.id}</b><div class="muted small nowrap">${one.host}${one.pid && `, process ${one.pid}`}</div>` },
-  { key: "host", label: "Host", unseen: true },
-  { key: "pid", label: "Process", unseen: true },
-  { key: "group", label: "Base model", cell: (one) => html`<a href=${href("/models")}>${one.group}</a>` },
-  { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />${one.epoch > 0 && html`<div class="muted small nowrap" title="What it had cached before is lost">started ${count(one.epoch + 1)} times</div>`}` },
-  { key: "epoch", label: "Starts before", number: true, unseen: true },
-  number("running", "Running"),
-  number("waiting", "Waiting", (one) => html`<span title=${`${count(one.pending_prefill_tokens)} prompt tokens are to be computed`}>${count(one.waiting)}</span>`),
-  { key: "pending_prefill_tokens", label: "Tokens to compute", number: true, unseen: true },
-  number("free_blocks", "Free KV blocks"),
-  ...PLACES.map(([place, words]) => ({ key: place, label: `Adapters ${words}`, unseen: true, number: true, value: (one) => heldBy(one, place).length })),
-  { key: "adapters", label: "Adapters", value: (one) => heldBy(one, "slot").length, cell: (one) => html`${placesOf(one) || html`<span class="muted">none</span>`}` },
-  { key: "bytes", label: "Adapters' memory", number: true, value: deviceBytes, cell: (one) => bytes(deviceBytes(one)) },
+const columns = () => [
+  { key: "id", label: t("Replica"), cell: (one) => html`<b class="nowrap">${one.id}</b><div class="muted small nowrap">${one.host}${one.pid && t`, process ${one.pid}`}</div>` },
+  { key: "host", label: t("Host"), unseen: true },
+  { key: "pid", label: t("Process"), unseen: true },
+  { key: "group", label: t("Base model"), cell: (one) => html`<a href=${href("/models")}>${one.group}</a>` },
+  { key: "state", label: t("State"), cell: (one) => html`<${State} of=${one.state} />${one.epoch > 0 && html`<div class="muted small nowrap" title=${t("What it had cached before is lost")}>${t`started ${count(one.epoch + 1)} times`}</div>`}` },
+  { key: "epoch", label: t("Starts before"), number: true, unseen: true },
+  number("running", t("Running")),
+  number("waiting", t("Waiting"), (one) => html`<span title=${t`${count(one.pending_prefill_tokens)} prompt tokens are to be computed`}>${count(one.waiting)}</span>`),
+  { key: "pending_prefill_tokens", label: t("Tokens to compute"), number: true, unseen: true },
+  number("free_blocks", t("Free KV blocks")),
+  ...places().map(([place, words]) => ({ key: place, label: t`Adapters ${words}`, unseen: true, number: true, value: (one) => heldBy(one, place).length })),
+  { key: "adapters", label: t("Adapters"), value: (one) => heldBy(one, "slot").length, cell: (one) => html`${placesOf(one) || html`<span class="muted">${t("none")}</span>`}` },
+  { key: "bytes", label: t("Adapters' memory"), number: true, value: deviceBytes, cell: (one) => bytes(deviceBytes(one)) },
 ];
 
 function placesOf(replica) {
-  return PLACES.map(([place, words]) => [heldBy(replica, place).length, words]).filter(([held]) => held).map(([held, words]) => `${count(held)} ${words}`).join(", ");
+  return places().map(([place, words]) => [heldBy(replica, place).length, words]).filter(([held]) => held).map(([held, words]) => `${count(held)} ${words}`).join(", ");
 }
 
 export default function Replicas() {
   const replicas = useResource((signal) => get("/api/v1/replicas", { signal }), [], { every: 2 });
-  return html`<${PageHeader} title="Replicas" about="Engines, each a process with a base model's weights and a cache of its own. One that ends is started again" />
-    <div class="card"><${Loaded} resource=${replicas} lines=${2}>${({ items }) => html`<${Table} name="replicas" label="Replicas" columns=${COLUMNS} rows=${items} keyOf=${(one) => one.id} />`}<//></div>`;
+  return html`<${PageHeader} title=${t("Replicas")} about=${t("Engines, each a process with a base model's weights and a cache of its own. One that ends is started again")} />
+    <div class="card"><${Loaded} resource=${replicas} lines=${2}>${({ items }) => html`<${Table} name="replicas" label=${t("Replicas")} columns=${columns()} rows=${items} keyOf=${(one) => one.id} />`}<//></div>`;
 }

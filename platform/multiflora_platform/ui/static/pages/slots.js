@@ -3,6 +3,7 @@ import { html } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
 import { ofBase, useBases } from "../lib/bases.js";
 import { bytes, count, seconds } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { colourOf } from "../lib/theme.js";
 import { attempt } from "../lib/toasts.js";
@@ -15,7 +16,7 @@ import { Timeline } from "./slots/timeline.js";
 
 export default function Slots() {
   const bases = useBases();
-  return html`<${PageHeader} title="Slots and memory" about="An adapter takes memory in proportion to its rank; idle ones make room for others" actions=${html`<${BaseChoice} of=${bases} />`} />
+  return html`<${PageHeader} title=${t("Slots and memory")} about=${t("An adapter takes memory in proportion to its rank; idle ones make room for others")} actions=${html`<${BaseChoice} of=${bases} />`} />
     <${OfBase} of=${bases}><${Replicas} /><${Capacity} /><//>`;
 }
 
@@ -25,25 +26,26 @@ function Replicas() {
 }
 
 function Replica({ replica, of, onChange }) {
-  const which = of > 1 ? ` of engine ${replica.replica}` : "";
+  const file = (name) => (of > 1 ? `${name} ${replica.replica}` : name);
+  const engine = of > 1 ? t` of engine ${replica.replica}` : "";
   const { residents, rows, slots } = replica;
   const used = residents.reduce((sum, one) => sum + one.rank, 0);
-  const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
-  return html`<${Card} title=${`On the device${which}`} about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
-      <div class="body-row"><${Share} label="Rank rows" parts=${parts} /></div>
-      ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<${Table} kind="on the device" name=${`on the device${which}`} label=${`On the device${which}`} columns=${columnsOf(replica.replica, onChange)} rows=${residents} keyOf=${(one) => one.digest} />`}
+  const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: t("free"), value: Math.max(0, rows - used), colour: "var(--hover)" }];
+  return html`<${Card} title=${t`On the device${engine}`} about=${t`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
+      <div class="body-row"><${Share} label=${t("Rank rows")} parts=${parts} /></div>
+      ${residents.length === 0 ? html`<${Empty} title=${t("No adapter is on the device")}>${t("The first request for one brings it there.")}<//>` : html`<${Table} kind="on the device" name=${file("on the device")} label=${t`On the device${engine}`} columns=${columnsOf(replica.replica, onChange)} rows=${residents} keyOf=${(one) => one.digest} />`}
     <//>
-    <${Card} title=${`Loads and evictions${which}`} about=${`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} name=${`loads and evictions${which}`} /><//>`;
+    <${Card} title=${t`Loads and evictions${engine}`} about=${t`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} name=${file("loads and evictions")} label=${t`Loads and evictions${engine}`} /><//>`;
 }
 
 const columnsOf = (replica, onChange) => [
-  { key: "slot", label: "Slot", number: true },
-  { key: "versions", label: "Adapter", value: (one) => one.versions.join(", ") || one.digest, cell: (one) => html`<${Names} of=${one.versions} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}` },
-  { key: "rank", label: "Rank", number: true },
-  { key: "bytes", label: "Size", number: true, cell: (one) => bytes(one.bytes) },
-  { key: "users", label: "Requests now", number: true, cell: (one) => count(one.users) },
-  { key: "idle_seconds", label: "Idle", number: true, cell: (one) => seconds(one.idle_seconds) },
-  { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} replica=${replica} onChange=${onChange} />` },
+  { key: "slot", label: t("Slot"), number: true },
+  { key: "versions", label: t("Adapter"), value: (one) => one.versions.join(", ") || one.digest, cell: (one) => html`<${Names} of=${one.versions} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">${t("pinned")}<//>`}` },
+  { key: "rank", label: t("Rank"), number: true },
+  { key: "bytes", label: t("Size"), number: true, cell: (one) => bytes(one.bytes) },
+  { key: "users", label: t("Requests now"), number: true, cell: (one) => count(one.users) },
+  { key: "idle_seconds", label: t("Idle"), number: true, cell: (one) => seconds(one.idle_seconds) },
+  { key: "actions", label: t("Actions"), control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} replica=${replica} onChange=${onChange} />` },
 ];
 
 function Actions({ one, replica, onChange }) {
@@ -51,6 +53,6 @@ function Actions({ one, replica, onChange }) {
   // Any of the names does: what is pinned or unloaded is the content, for all that have it.
   const [name, version] = one.versions[0].split("@");
   const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}?version=${version}&replica=${encodeURIComponent(replica)}`), done).then(onChange);
-  return html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>
-    <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${one.versions.join(", ")} has left the device.`)}>Unload</button>`;
+  return html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? t("It may leave again.") : t("Pinned: it stays."))}>${one.pinned ? t("Unpin") : t("Pin")}</button>
+    <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", t`${one.versions.join(", ")} has left the device.`)}>${t("Unload")}</button>`;
 }

@@ -2,8 +2,10 @@
 import { html, useState } from "../lib/html.js";
 import { get, patch } from "../lib/api.js";
 import { count, percent } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { attempt } from "../lib/toasts.js";
+import { named } from "../lib/values.js";
 import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
 import { Loaded } from "../components/states.js";
 import { UsageDays } from "../components/usage-days.js";
@@ -21,28 +23,28 @@ export default function TenantPage({ name }) {
   const now = useResource((signal) => get(`${path}/limits`, { signal }), [path], { every: 5 });
   const one = tenant.data;
   const changed = () => (tenant.reload(), budgets.reload());
-  const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? `${name} is disabled: its keys are refused.` : `${name} may send requests again.`,
+  const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? t`${name} is disabled: its keys are refused.` : t`${name} may send requests again.`,
     disabled ? { undo: () => able(false) } : undefined).then(tenant.reload);
-  return html`<${PageHeader} title=${name} back=${{ to: "/tenants", label: "Tenants and keys" }} actions=${one && html`
-      ${one.disabled && html`<${Badge} kind="bad">disabled<//>`}
-      <button class="button" onClick=${() => able(!one.disabled)}>${one.disabled ? "Enable" : "Disable"}</button>
-      <button class="button" onClick=${() => setOpen("limits")}>Change limits…</button>
-      <button class="button primary" onClick=${() => setOpen("key")}>New key</button>`} />
+  return html`<${PageHeader} title=${name} back=${{ to: "/tenants", label: t("Tenants and keys") }} actions=${one && html`
+      ${one.disabled && html`<${Badge} kind="bad">${t("disabled")}<//>`}
+      <button class="button" onClick=${() => able(!one.disabled)}>${one.disabled ? t("Enable") : t("Disable")}</button>
+      <button class="button" onClick=${() => setOpen("limits")}>${t("Change limits…")}</button>
+      <button class="button primary" onClick=${() => setOpen("key")}>${t("New key")}</button>`} />
     <${Loaded} resource=${tenant}>${(data) => html`<${Limits} of=${data} now=${now.data} />`}<//>
-    ${budgets.data?.items.length > 0 && html`<${Card} title="Budgets" about="Of all servers together, by days and months of UTC"><${Budgets} of=${budgets.data.items} /><//>`}
-    <${UsageDays} title="Usage, last 30 days" filter=${{ tenant: name }} />
-    <${Card} title="Keys" flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
+    ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")} about=${t("Of all servers together, by days and months of UTC")}><${Budgets} of=${budgets.data.items} /><//>`}
+    <${UsageDays} title=${t("Usage, last 30 days")} filter=${{ tenant: name }} />
+    <${Card} title=${t("Keys")} flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
     ${open === "limits" && html`<${TenantForm} tenant=${one} onClose=${() => setOpen(null)} onChange=${changed} />`}
     ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
 
-const limit = (value) => (value === null ? "none" : count(value));
+const limit = (value) => (value === null ? t("none") : count(value));
 
 /** In small print what is left of a limit now; of several servers together, where they share a database. */
-const left = (value, now, word) => (value === null || value === undefined ? undefined : html`<span title=${`Counted by ${now.counted_by}`}>${count(value)} ${word}</span>`);
+const left = (value, now, text) => (value === null || value === undefined ? undefined : html`<span title=${t`Counted by ${now.counted_by}`}>${text}</span>`);
 
-const Limits = ({ of, now }) => html`<${Stats} label="Limits" of=${[
-  ["Requests per minute", limit(of.requests_per_minute), left(now?.requests_left, now, "left")], ["Tokens per minute", limit(of.tokens_per_minute), left(now?.tokens_left, now, "left")],
-  ["Requests at once", limit(of.max_concurrent_requests), left(now?.running, now, "run")],
-  ["Cache share", percent(of.kv_share)], ["Priority", of.priority], ["Adapters", of.allowed_adapters.join(", ")],
+const Limits = ({ of, now }) => html`<${Stats} label=${t("Limits")} of=${[
+  [t("Requests per minute"), limit(of.requests_per_minute), left(now?.requests_left, now, t`${count(now?.requests_left)} left`)], [t("Tokens per minute"), limit(of.tokens_per_minute), left(now?.tokens_left, now, t`${count(now?.tokens_left)} left`)],
+  [t("Requests at once"), limit(of.max_concurrent_requests), left(now?.running, now, t`${count(now?.running)} run`)],
+  [t("Cache share"), percent(of.kv_share)], [t("Priority"), named(of.priority)], [t("Adapters"), of.allowed_adapters.join(", ")],
 ]} />`;

@@ -2,8 +2,10 @@
 import { html, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { count, percent } from "../lib/format.js";
+import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { href, query } from "../lib/router.js";
+import { named } from "../lib/values.js";
 import { Badge, PageHeader, Tabs } from "../components/bits.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -14,38 +16,38 @@ import { Keys } from "./tenants/keys.js";
 import { NewKey } from "./tenants/new-key.js";
 import { TenantForm } from "./tenants/tenant-form.js";
 
-const TABS = [["tenants", "Tenants"], ["keys", "Keys"], ["usage", "Usage"]];
+const tabs = () => [["tenants", t("Tenants")], ["keys", t("Keys")], ["usage", t("Usage")]];
 
 export default function Tenants() {
   const [open, setOpen] = useState(null);
   const tenants = useResource((signal) => get("/api/v1/tenants", { signal }), []);
   const keys = useResource((signal) => get("/api/v1/keys", { signal }), [], { every: 15 });
   const budgets = useResource((signal) => get("/api/v1/budgets", { signal }), [], { every: 15 });
-  const tab = TABS.some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tenants";
+  const tab = tabs().some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tenants";
   const names = tenants.data?.items.map((tenant) => tenant.name) ?? [];
-  return html`<${PageHeader} title="Tenants and keys" about="A tenant's keys share its limits, its cache and its usage" actions=${html`
-      <button class="button" onClick=${() => setOpen("tenant")}><${Icon} name="plus" size=${16} />New tenant</button>
-      <button class="button primary" onClick=${() => setOpen("key")}><${Icon} name="plus" size=${16} />New key</button>`} />
-    <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/tenants" />
+  return html`<${PageHeader} title=${t("Tenants and keys")} about=${t("A tenant's keys share its limits, its cache and its usage")} actions=${html`
+      <button class="button" onClick=${() => setOpen("tenant")}><${Icon} name="plus" size=${16} />${t("New tenant")}</button>
+      <button class="button primary" onClick=${() => setOpen("key")}><${Icon} name="plus" size=${16} />${t("New key")}</button>`} />
+    <${Tabs} label=${t("Parts of this page")} of=${tabs()} current=${tab} path="/tenants" />
     ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} budgets=${budgets.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
     ${tab === "keys" && html`<div class="card"><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//></div>`}
-    ${tab === "usage" && html`<${UsageDays} title="All tenants, last 30 days" filter=${{}} />`}
+    ${tab === "usage" && html`<${UsageDays} title=${t("All tenants, last 30 days")} filter=${{}} />`}
     ${open === "tenant" && html`<${TenantForm} onClose=${() => setOpen(null)} onChange=${tenants.reload} />`}
     ${open === "key" && html`<${NewKey} tenants=${names} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
 
-const limited = (key, label) => ({ key, label, number: true, cell: (tenant) => (tenant[key] === null ? html`<span class="muted">no limit</span>` : count(tenant[key])) });
+const limited = (key, label) => ({ key, label, number: true, cell: (tenant) => (tenant[key] === null ? html`<span class="muted">${t("no limit")}</span>` : count(tenant[key])) });
 
 function Listed({ items, keys, budgets, onNew }) {
-  if (!items.length) return html`<${Empty} title="No tenants yet" icon="tenants" action=${html`<button class="button" onClick=${onNew}>New tenant</button>`}>A tenant has its own limits, its own part of the cache and its own adapters.<//>`;
+  if (!items.length) return html`<${Empty} title=${t("No tenants yet")} icon="tenants" action=${html`<button class="button" onClick=${onNew}>${t("New tenant")}</button>`}>${t("A tenant has its own limits, its own part of the cache and its own adapters.")}<//>`;
   const live = (tenant) => keys.filter((key) => key.tenant === tenant.name && !key.revoked_at).length;
-  return html`<${Table} name="tenants" label="Tenants" columns=${[...COLUMNS, budgetColumn(budgets), { key: "keys", label: "Keys", number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
+  return html`<${Table} name="tenants" label=${t("Tenants")} columns=${[...columns(), budgetColumn(budgets), { key: "keys", label: t("Keys"), number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
 }
 
-const COLUMNS = [
-  { key: "name", label: "Tenant", cell: (tenant) => html`<a href=${href(`/tenants/${tenant.name}`)}><b>${tenant.name}</b></a> ${tenant.disabled && html`<${Badge} kind="bad">disabled<//>`}` },
-  { key: "allowed_adapters", label: "Adapters", class: "break mono", value: (tenant) => tenant.allowed_adapters.join(", ") },
-  limited("requests_per_minute", "Requests/min"), limited("tokens_per_minute", "Tokens/min"), limited("max_concurrent_requests", "At once"),
-  { key: "kv_share", label: "Cache share", number: true, cell: (tenant) => percent(tenant.kv_share) },
-  { key: "priority", label: "Priority" },
+const columns = () => [
+  { key: "name", label: t("Tenant"), cell: (tenant) => html`<a href=${href(`/tenants/${tenant.name}`)}><b>${tenant.name}</b></a> ${tenant.disabled && html`<${Badge} kind="bad">${t("disabled")}<//>`}` },
+  { key: "allowed_adapters", label: t("Adapters"), class: "break mono", value: (tenant) => tenant.allowed_adapters.join(", ") },
+  limited("requests_per_minute", t("Requests/min")), limited("tokens_per_minute", t("Tokens/min")), limited("max_concurrent_requests", t("At once")),
+  { key: "kv_share", label: t("Cache share"), number: true, cell: (tenant) => percent(tenant.kv_share) },
+  { key: "priority", label: t("Priority"), cell: (tenant) => named(tenant.priority) },
 ];

@@ -1,6 +1,7 @@
 /** One webhook: what it is told of, and what became of each delivery. */
 import { html, useState } from "../lib/html.js";
 import { get, post, remove } from "../lib/api.js";
+import { t } from "../lib/language.js";
 import { useNewest } from "../lib/newest.js";
 import { useResource } from "../lib/resource.js";
 import { go } from "../lib/router.js";
@@ -27,30 +28,30 @@ export default function WebhookPage({ id }) {
     webhook.reload();
     deliveries.reload();
   };
-  return html`<${PageHeader} title="Webhook" back=${{ to: "/webhooks", label: "Webhooks" }} actions=${one && html`
+  return html`<${PageHeader} title=${t("Webhook")} back=${{ to: "/webhooks", label: t("Webhooks") }} actions=${one && html`
       <${Test} one=${one} onChange=${reload} /><${Switch} one=${one} onChange=${reload} />
-      <button class="button" onClick=${() => setOpen("form")}>Edit…</button>
-      <button class="button" onClick=${() => setOpen("rotate")}>New secret…</button>
-      <button class="button danger" onClick=${() => setOpen("delete")}>Delete…</button>`} />
+      <button class="button" onClick=${() => setOpen("form")}>${t("Edit…")}</button>
+      <button class="button" onClick=${() => setOpen("rotate")}>${t("New secret…")}</button>
+      <button class="button danger" onClick=${() => setOpen("delete")}>${t("Delete…")}</button>`} />
     <${Loaded} resource=${webhook}>${(data) => html`<${Card}><${About} of=${data} /><//>
-      <${Card} title="Deliveries" about="Kept for a week" flush actions=${html`<${Choice} />`}><${Loaded} resource=${deliveries}>${(list) => html`<${Deliveries} webhook=${data} data=${list} onChange=${deliveries.reload} />`}<//><//>`}<//>
+      <${Card} title=${t("Deliveries")} about=${t("Kept for a week")} flush actions=${html`<${Choice} />`}><${Loaded} resource=${deliveries}>${(list) => html`<${Deliveries} webhook=${data} data=${list} onChange=${deliveries.reload} />`}<//><//>`}<//>
     ${open === "form" && html`<${WebhookForm} webhook=${one} onClose=${close} onChange=${reload} />`}
-    ${open === "rotate" && html`<${ConfirmByName} title="Make a new secret?" name=${hostOf(one)} action="Make a new secret" onClose=${close} onConfirm=${async () => { setMade(await rotate(one)); reload(); }}>
-      The old one signs nothing from now on: the receiver refuses messages until it knows the new one.<//>`}
-    ${open === "delete" && html`<${ConfirmByName} title="Delete this webhook?" name=${hostOf(one)} action="Delete" onClose=${close} onConfirm=${() => drop(one)}>
-      Its deliveries are deleted with it, those that are still to be sent as well.<//>`}
+    ${open === "rotate" && html`<${ConfirmByName} title=${t("Make a new secret?")} name=${hostOf(one)} action=${t("Make a new secret")} onClose=${close} onConfirm=${async () => { setMade(await rotate(one)); reload(); }}>
+      ${t("The old one signs nothing from now on: the receiver refuses messages until it knows the new one.")}<//>`}
+    ${open === "delete" && html`<${ConfirmByName} title=${t("Delete this webhook?")} name=${hostOf(one)} action=${t("Delete")} onClose=${close} onConfirm=${() => drop(one)}>
+      ${t("Its deliveries are deleted with it, those that are still to be sent as well.")}<//>`}
     ${made && html`<${ShowSecret} made=${made} onClose=${() => setMade(null)} />`}`;
 }
 
 const About = ({ of }) => html`<${Facts} of=${[
-  ["URL", html`<code class="break">${of.url}</code>`], ["State", html`<${Enabled} of=${of} />`], ["Events", html`<${Tags} of=${of.events} />`],
-  of.description && ["Description", of.description], ["Created", html`<${Time} at=${of.created_at} /> by ${of.created_by}`], ["Id", html`<code>${of.id}</code>`],
+  ["URL", html`<code class="break">${of.url}</code>`], [t("State"), html`<${Enabled} of=${of} />`], [t("Events"), html`<${Tags} of=${of.events} />`],
+  of.description && [t("Description"), of.description], [t("Created"), html`<${Time} at=${of.created_at} /> ${t`by ${of.created_by}`}`], [t("Id"), html`<code>${of.id}</code>`],
 ]} />`;
 
 const rotate = (one) => post(`${pathOf(one)}:rotate`, undefined, unchanged(one));
 
 async function drop(one) {
   await remove(pathOf(one), unchanged(one));
-  toast(`${hostOf(one)} is told of nothing any more.`);
+  toast(t`${hostOf(one)} is told of nothing any more.`);
   go("/webhooks");
 }

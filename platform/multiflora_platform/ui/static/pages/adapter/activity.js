@@ -3,6 +3,7 @@ import { html } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { NOT_USED } from "../../lib/adapters.js";
 import { actionWords, count, rate, seconds } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { isAdmin, may } from "../../lib/session.js";
 import { Card, LastUsed, Stats } from "../../components/bits.js";
@@ -14,7 +15,7 @@ const MOST = 100;
 
 export const Activity = ({ adapter }) => html`<div class="stack">
   ${isAdmin.value && html`<${Now} name=${adapter.name} />`}
-  ${may("usage:read") && html`<${UsageDays} title="Usage, last 30 days" filter=${{ adapter: adapter.name }} />`}
+  ${may("usage:read") && html`<${UsageDays} title=${t("Usage, last 30 days")} filter=${{ adapter: adapter.name }} />`}
   ${isAdmin.value && html`<${Events} name=${adapter.name} />`}
 </div>`;
 
@@ -23,27 +24,27 @@ function Now({ name }) {
   if (!activity.data) return null;
   const { items, since, speed_seconds: span } = activity.data;
   const use = items.find((one) => one.adapter === name) ?? NOT_USED;
-  return html`<${Stats} label="Now" of=${[
-    ["Requests, 7 days", count(use.requests), `since ${since}, UTC`],
-    ["Tokens per second", rate(use.tokens_per_second), `last ${span} s`],
-    ["p95 of an answer's time", seconds(use.p95_seconds), use.timed_answers ? `last ${use.timed_answers} answers` : "none since the start"],
-    ["Last used", html`<${LastUsed} of=${use} />`, use.requests ? "" : "not in 7 days"],
+  return html`<${Stats} label=${t("Now")} of=${[
+    [t("Requests, 7 days"), count(use.requests), t`since ${since}, UTC`],
+    [t("Tokens per second"), rate(use.tokens_per_second), t`last ${span} s`],
+    [t("p95 of an answer's time"), seconds(use.p95_seconds), use.timed_answers ? t`last ${use.timed_answers} answers` : t("none since the start")],
+    [t("Last used"), html`<${LastUsed} of=${use} />`, use.requests ? "" : t("not in 7 days")],
   ]} />`;
 }
 
 const WORDS = (payload) => Object.entries(payload ?? {}).filter(([key]) => key !== "digest")
   .map(([key, value]) => `${key} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
-const COLUMNS = [
-  { key: "at", label: "When", time: true, class: "muted" },
-  { key: "action", label: "What", value: (row) => actionWords(row.action) },
-  { key: "detail", label: "Details", value: (row) => WORDS(row.detail), class: "break sentence" },
-  { key: "actor", label: "By", class: "muted break" },
+const columns = () => [
+  { key: "at", label: t("When"), time: true, class: "muted" },
+  { key: "action", label: t("What"), value: (row) => actionWords(row.action) },
+  { key: "detail", label: t("Details"), value: (row) => WORDS(row.detail), class: "break sentence" },
+  { key: "actor", label: t("By"), class: "muted break" },
 ];
 
 function Events({ name }) {
   const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST}&adapter=${encodeURIComponent(name)}`, { signal }), [name], { every: 10 });
-  return html`<${Card} title="Events" about=${`The last ${MOST} at most`} flush><${Loaded} resource=${audit}>${({ items }) => (items.length
-    ? html`<${Table} kind="events" name=${`events of ${name}`} label="Events" columns=${COLUMNS} rows=${items} keyOf=${(row) => row.id} />`
-    : html`<${Empty} title="Nothing has happened yet" />`)}<//><//>`;
+  return html`<${Card} title=${t("Events")} about=${t`The last ${MOST} at most`} flush><${Loaded} resource=${audit}>${({ items }) => (items.length
+    ? html`<${Table} kind="events" name=${`events of ${name}`} label=${t("Events")} columns=${columns()} rows=${items} keyOf=${(row) => row.id} />`
+    : html`<${Empty} title=${t("Nothing has happened yet")} />`)}<//><//>`;
 }

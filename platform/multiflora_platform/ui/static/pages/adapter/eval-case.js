@@ -1,13 +1,14 @@
 /** One prompt of an eval in its form: what is asked, and what has to be true of the answer. */
 import { html } from "../../lib/html.js";
-import { CHECKS, newCheck, newMessage, problemAt } from "../../lib/eval-cases.js";
+import { checkTypes, newCheck, newMessage, problemAt } from "../../lib/eval-cases.js";
+import { t } from "../../lib/language.js";
 import { Segmented } from "../../components/bits.js";
 import { Check, Select, TextArea, TextField } from "../../components/fields.js";
 import { Icon } from "../../components/icon.js";
 
-const KINDS = [["chat", "Chat messages"], ["plain", "Plain prompt"]];
+const kinds = () => [["chat", t("Chat messages")], ["plain", t("Plain prompt")]];
 const ROLES = ["user", "system", "assistant", "tool"];
-const TYPES = Object.entries(CHECKS).map(([type, { label }]) => [type, label]);
+const types = () => Object.entries(checkTypes()).map(([type, { label }]) => [type, label]);
 
 /** place: the case's in the body, such as /cases/0; problem: what the server said last, and where. */
 export function CaseFields({ value, onChange, place, problem }) {
@@ -16,55 +17,55 @@ export function CaseFields({ value, onChange, place, problem }) {
   const without = (field, i) => () => set({ [field]: value[field].toSpliced(i, 1) });
   const alone = problem?.pointer === place ? problem.message : "";
   return html`<div class="stack">
-    <${Segmented} label="How it is asked" of=${KINDS} value=${value.kind} onChange=${(kind) => set({ kind })} />
+    <${Segmented} label=${t("How it is asked")} of=${kinds()} value=${value.kind} onChange=${(kind) => set({ kind })} />
     ${value.kind === "plain"
-      ? html`<${TextArea} label="Prompt" hint="As it stands, without the chat template" rows="3" value=${value.prompt} onInput=${(prompt) => set({ prompt })} problem=${alone || problemAt(problem, `${place}/prompt`)} />`
+      ? html`<${TextArea} label=${t("Prompt")} hint=${t("As it stands, without the chat template")} rows="3" value=${value.prompt} onInput=${(prompt) => set({ prompt })} problem=${alone || problemAt(problem, `${place}/prompt`)} />`
       : html`${value.messages.map((one, i) => html`<${Message} key=${one.key} value=${one} onChange=${(changed) => replaced("messages", i, changed)} onRemove=${value.messages.length > 1 && without("messages", i)}
           problem=${(i === 0 && (alone || (problem?.pointer === `${place}/messages` && problem.message))) || problemAt(problem, `${place}/messages/${i}`)} />`)}
-        <div><button type="button" class="button small" onClick=${() => set({ messages: [...value.messages, newMessage(value.messages.at(-1)?.role === "user" ? "assistant" : "user")] })}><${Icon} name="plus" size=${14} />Add a message</button></div>`}
+        <div><button type="button" class="button small" onClick=${() => set({ messages: [...value.messages, newMessage(value.messages.at(-1)?.role === "user" ? "assistant" : "user")] })}><${Icon} name="plus" size=${14} />${t("Add a message")}</button></div>`}
     <div class="form-grid">
-      <${TextField} label="Name of the prompt" hint="Optional" value=${value.name} onInput=${(name) => set({ name })} problem=${problemAt(problem, `${place}/name`)} />
-      <${TextField} label="Max tokens" type="number" min="1" value=${value.max_tokens} onInput=${(max_tokens) => set({ max_tokens })} problem=${problemAt(problem, `${place}/max_tokens`)} />
+      <${TextField} label=${t("Name of the prompt")} hint=${t("Optional")} value=${value.name} onInput=${(name) => set({ name })} problem=${problemAt(problem, `${place}/name`)} />
+      <${TextField} label=${t("Max tokens")} type="number" min="1" value=${value.max_tokens} onInput=${(max_tokens) => set({ max_tokens })} problem=${problemAt(problem, `${place}/max_tokens`)} />
     </div>
     ${value.checks.map((check, i) => html`<${CheckFields} key=${check.key} value=${check} number=${i + 1} place=${`${place}/checks/${i}`} problem=${problem}
       onChange=${(changed) => replaced("checks", i, changed)} onRemove=${value.checks.length > 1 && without("checks", i)} />`)}
     ${problem?.pointer === `${place}/checks` && html`<p class="problem" role="alert">${problem.message}</p>`}
-    <div><button type="button" class="button small" onClick=${() => set({ checks: [...value.checks, newCheck()] })}><${Icon} name="plus" size=${14} />Add a check</button></div>
+    <div><button type="button" class="button small" onClick=${() => set({ checks: [...value.checks, newCheck()] })}><${Icon} name="plus" size=${14} />${t("Add a check")}</button></div>
   </div>`;
 }
 
 function Message({ value, onChange, onRemove, problem }) {
   const roles = ROLES.includes(value.role) ? ROLES : [...ROLES, value.role];
   return html`<div class="message">
-    <${Select} label="Role" value=${value.role} onChange=${(role) => onChange({ ...value, role })} of=${roles.map((role) => [role, role])} />
-    <${TextArea} label="Message" hint=${value.isJson ? "Its content as JSON" : undefined} rows="2" value=${value.content} onInput=${(content) => onChange({ ...value, content })} problem=${problem} />
-    ${onRemove && html`<${Remove} label="Remove this message" onClick=${onRemove} />`}
+    <${Select} label=${t("Role")} value=${value.role} onChange=${(role) => onChange({ ...value, role })} of=${roles.map((role) => [role, role])} />
+    <${TextArea} label=${t("Message")} hint=${value.isJson ? t("Its content as JSON") : undefined} rows="2" value=${value.content} onInput=${(content) => onChange({ ...value, content })} problem=${problem} />
+    ${onRemove && html`<${Remove} label=${t("Remove this message")} onClick=${onRemove} />`}
   </div>`;
 }
 
 function CheckFields({ value, number, place, problem, onChange, onRemove }) {
   const set = (field) => (changed) => onChange({ ...value, [field]: changed });
-  const { main } = CHECKS[value.type];
+  const { main } = checkTypes()[value.type];
   // What is told of the check as a whole stands where it says what is wanted.
   const at = (field) => problemAt(problem, `${place}/${field}`) || (field === main && problem?.pointer === place ? problem.message : "");
   const text = (field, label, more) => html`<${TextField} label=${label} spellcheck="false" autocomplete="off" value=${value[field]} onInput=${set(field)} problem=${at(field)} ...${more} />`;
   const area = (field, label, more) => html`<${TextArea} label=${label} rows="2" value=${value[field]} onInput=${set(field)} problem=${at(field)} ...${more} />`;
   const numeric = { type: "number", step: "any" };
   const fields = {
-    contains: () => html`${area("text", "Text")}<${Check} label="Upper and lower case are the same" checked=${value.ignore_case} onChange=${set("ignore_case")} />`,
-    exact: () => html`${area("text", "Text", { hint: "Blanks around it do not count" })}<${Check} label="Upper and lower case are the same" checked=${value.ignore_case} onChange=${set("ignore_case")} />`,
-    regex: () => text("pattern", "Pattern", { class: "mono", hint: "A regular expression that is found in the answer" }),
-    json_schema: () => area("schema", "Schema", { class: "mono", rows: "5", spellcheck: "false", placeholder: '{"type": "object", "required": ["name"]}' }),
-    number: () => html`<div class="form-grid">${text("value", "Number", { ...numeric, hint: "The answer’s last one" })}${text("tolerance", "Give or take", { ...numeric, min: "0" })}</div>
-      <${Check} label="The tolerance is a part of the number" hint="0.1 is a tenth of it" checked=${value.relative} onChange=${set("relative")} />`,
-    judge: () => html`${area("rubric", "Rubric", { hint: "What a good answer does; the judge gives 0 to 10" })}
-      <div class="form-grid">${text("model", "Judge", { hint: "A model, as requests name it" })}${text("min_grade", "Lowest grade", { ...numeric, min: "1", max: "10", step: "1" })}</div>`,
+    contains: () => html`${area("text", t("Text"))}<${Check} label=${t("Upper and lower case are the same")} checked=${value.ignore_case} onChange=${set("ignore_case")} />`,
+    exact: () => html`${area("text", t("Text"), { hint: t("Blanks around it do not count") })}<${Check} label=${t("Upper and lower case are the same")} checked=${value.ignore_case} onChange=${set("ignore_case")} />`,
+    regex: () => text("pattern", t("Pattern"), { class: "mono", hint: t("A regular expression that is found in the answer") }),
+    json_schema: () => area("schema", t("Schema"), { class: "mono", rows: "5", spellcheck: "false", placeholder: '{"type": "object", "required": ["name"]}' }),
+    number: () => html`<div class="form-grid">${text("value", t("Number"), { ...numeric, hint: t("The answer’s last one") })}${text("tolerance", t("Give or take"), { ...numeric, min: "0" })}</div>
+      <${Check} label=${t("The tolerance is a part of the number")} hint=${t("0.1 is a tenth of it")} checked=${value.relative} onChange=${set("relative")} />`,
+    judge: () => html`${area("rubric", t("Rubric"), { hint: t("What a good answer does; the judge gives 0 to 10") })}
+      <div class="form-grid">${text("model", t("Judge"), { hint: t("A model, as requests name it") })}${text("min_grade", t("Lowest grade"), { ...numeric, min: "1", max: "10", step: "1" })}</div>`,
   };
-  return html`<fieldset class="eval"><legend>Check ${number}</legend>
-    <div class="row between"><${Select} label="The answer" value=${value.type} onChange=${set("type")} of=${TYPES} />${onRemove && html`<${Remove} label=${`Remove check ${number}`} onClick=${onRemove} />`}</div>
+  return html`<fieldset class="eval"><legend>${t`Check ${number}`}</legend>
+    <div class="row between"><${Select} label=${t("The answer")} value=${value.type} onChange=${set("type")} of=${types()} />${onRemove && html`<${Remove} label=${t`Remove check ${number}`} onClick=${onRemove} />`}</div>
     ${fields[value.type]()}
   </fieldset>`;
 }
 
 /** text: what is seen of it; label: which one it is */
-export const Remove = ({ label, text = "Remove", onClick }) => html`<button type="button" class="button small quiet" aria-label=${label} onClick=${onClick}><${Icon} name="close" size=${14} />${text}</button>`;
+export const Remove = ({ label, text = t("Remove"), onClick }) => html`<button type="button" class="button small quiet" aria-label=${label} onClick=${onClick}><${Icon} name="close" size=${14} />${text}</button>`;

@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { get, put } from "../../lib/api.js";
 import { caseOf, draftOf, Misplaced, newCase, problemAt, titleOf } from "../../lib/eval-cases.js";
+import { plural, t } from "../../lib/language.js";
 import { toast } from "../../lib/toasts.js";
 import { Segmented } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
@@ -9,7 +10,7 @@ import { TextArea, TextField } from "../../components/fields.js";
 import { Icon } from "../../components/icon.js";
 import { CaseFields, Remove } from "./eval-case.js";
 
-const EDITORS = [["form", "Form"], ["json", "JSON"]];
+const editors = () => [["form", t("Form")], ["json", "JSON"]];
 const SHOWN_ELSEWHERE = ["/cases", "/name", "/description", "/min_score", "/aliases", "alias"];
 
 /** name: of an eval that there is. */
@@ -42,7 +43,7 @@ export function EvalEditor({ api, name: present, onClose, onSaved }) {
       if (editor === "form") setText(null);
       setProblem(null);
     } catch (error) {
-      setProblem(error instanceof Misplaced ? error : new Misplaced("The form cannot show this; save it, and the server says what is wrong.", null));
+      setProblem(error instanceof Misplaced ? error : new Misplaced(t("The form cannot show this; save it, and the server says what is wrong."), null));
     }
   };
   const save = async (event) => {
@@ -50,7 +51,7 @@ export function EvalEditor({ api, name: present, onClose, onSaved }) {
     try {
       const body = { cases: written(), description, min_score: score === "" ? null : Number(score) / 100, aliases: aliases.split(",").map((one) => one.trim()).filter(Boolean) };
       await put(`${api}/evals/${encodeURIComponent(name)}`, body, { headers: etag ? { "If-Match": etag } : { "If-None-Match": "*" } });
-      toast(`${name} is saved.`);
+      toast(t`${name} is saved.`);
       onSaved(name);
       onClose();
     } catch (error) {
@@ -58,19 +59,19 @@ export function EvalEditor({ api, name: present, onClose, onSaved }) {
     }
   };
   const shown = problem && !(text === null ? SHOWN_ELSEWHERE : SHOWN_ELSEWHERE.slice(1)).some((place) => problemAt(problem, place));
-  return html`<${Dialog} title=${present ? `Edit ${present}` : "New eval"} onClose=${onClose} wide><form class="stack" ref=${form} onSubmit=${save}>
-    ${!present && html`<${TextField} label="Name" required value=${name} onInput=${setName} problem=${problemAt(problem, "/name")} />`}
-    <${TextField} label="Description" value=${description} onInput=${setDescription} problem=${problemAt(problem, "/description")} />
+  return html`<${Dialog} title=${present ? t`Edit ${present}` : t("New eval")} onClose=${onClose} wide><form class="stack" ref=${form} onSubmit=${save}>
+    ${!present && html`<${TextField} label=${t("Name")} required value=${name} onInput=${setName} problem=${problemAt(problem, "/name")} />`}
+    <${TextField} label=${t("Description")} value=${description} onInput=${setDescription} problem=${problemAt(problem, "/description")} />
     <div class="form-grid">
-      <${TextField} label="Score to be promoted, %" hint="Empty: it gates nothing" type="number" min="0" max="100" step="any" value=${score} onInput=${setScore} problem=${problemAt(problem, "/min_score")} />
-      <${TextField} label="Aliases that it gates" hint="Separated by commas" value=${aliases} onInput=${setAliases} problem=${problemAt(problem, "/aliases", "alias")} />
+      <${TextField} label=${t("Score to be promoted, %")} hint=${t("Empty: it gates nothing")} type="number" min="0" max="100" step="any" value=${score} onInput=${setScore} problem=${problemAt(problem, "/min_score")} />
+      <${TextField} label=${t("Aliases that it gates")} hint=${t("Separated by commas")} value=${aliases} onInput=${setAliases} problem=${problemAt(problem, "/aliases", "alias")} />
     </div>
-    <div class="row between"><h3>Prompts</h3><${Segmented} label="How they are edited" of=${EDITORS} value=${text === null ? "form" : "json"} onChange=${edit} /></div>
+    <div class="row between"><h3>${t("Prompts")}</h3><${Segmented} label=${t("How they are edited")} of=${editors()} value=${text === null ? "form" : "json"} onChange=${edit} /></div>
     ${text === null ? html`<${Cases} value=${cases} onChange=${(changed) => { setCases(changed); if (changed.length !== cases.length) setProblem(null); }} problem=${problem} />`
-      : html`<${TextArea} label="Prompts and checks, as JSON" rows="14" class="mono" spellcheck="false" value=${text} onInput=${setText} />`}
-    <p class="small muted">Other prompts or checks make another version of the eval; its runs are compared apart.</p>
+      : html`<${TextArea} label=${t("Prompts and checks, as JSON")} rows="14" class="mono" spellcheck="false" value=${text} onInput=${setText} />`}
+    <p class="small muted">${t("Other prompts or checks make another version of the eval; its runs are compared apart.")}</p>
     ${shown && html`<p class="problem break" role="alert">${[problem.message, problem.pointer].filter(Boolean).join(" At ")}</p>`}
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">Save</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${t("Save")}</button></footer>
   </form><//>`;
 }
 
@@ -78,7 +79,7 @@ function read(text) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Misplaced(`The prompts are no JSON: ${error.message}.`, null);
+    throw new Misplaced(t`The prompts are no JSON: ${error.message}.`, null);
   }
 }
 
@@ -95,11 +96,11 @@ function Cases({ value, onChange, problem }) {
   };
   return html`<div class="stack tight">
     ${value.map((one, i) => html`<details class="case" key=${one.key} open=${isOpen(one, i)} onToggle=${(event) => toggle(one.key, event.target.open)}>
-      <summary><b>${i + 1}.</b> ${titleOf(one)} <span class="muted small">${one.checks.length} ${one.checks.length === 1 ? "check" : "checks"}</span></summary>
+      <summary><b>${i + 1}.</b> ${titleOf(one)} <span class="muted small">${plural(one.checks.length, "{0} check", "{0} checks", one.checks.length)}</span></summary>
       ${isOpen(one, i) && html`<${CaseFields} value=${one} place=${`/cases/${i}`} problem=${problem} onChange=${(changed) => onChange(value.with(i, changed))} />
-        <${Remove} label=${`Remove prompt ${i + 1}`} text=${`Remove prompt ${i + 1}`} onClick=${() => onChange(value.toSpliced(i, 1))} />`}
+        <${Remove} label=${t`Remove prompt ${i + 1}`} text=${t`Remove prompt ${i + 1}`} onClick=${() => onChange(value.toSpliced(i, 1))} />`}
     </details>`)}
     ${problem?.pointer === "/cases" && html`<p class="problem" role="alert">${problem.message}</p>`}
-    <div><button type="button" class="button small" onClick=${add}><${Icon} name="plus" size=${14} />Add a prompt</button></div>
+    <div><button type="button" class="button small" onClick=${add}><${Icon} name="plus" size=${14} />${t("Add a prompt")}</button></div>
   </div>`;
 }

@@ -2,6 +2,7 @@
 import { html, useState } from "../../lib/html.js";
 import { get, post, remove } from "../../lib/api.js";
 import { count, percent } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { query, setQuery } from "../../lib/router.js";
 import { isAdmin, session } from "../../lib/session.js";
@@ -20,18 +21,18 @@ const UNFINISHED = ["queued", "running"];
 /** Prompts and answers are for admins and the adapter's owner; other tenants' keys would be answered 404. */
 export function Evals({ adapter, ...rest }) {
   if (isAdmin.value || adapter.owner === session.value.tenant) return html`<${Sets} adapter=${adapter} ...${rest} />`;
-  return html`<div class="card"><${Empty} title="For its owner">The evals of ${adapter.name} are seen by the tenant that owns it.<//></div>`;
+  return html`<div class="card"><${Empty} title=${t("For its owner")}>${t`The evals of ${adapter.name} are seen by the tenant that owns it.`}<//></div>`;
 }
 
 function Sets({ adapter, api, mine }) {
   const [editing, setEditing] = useState(false);
   const sets = useResource((signal) => get(`${api}/evals`, { signal }), [api], { every: 10 });
-  const make = mine && html`<button class="button primary" onClick=${() => setEditing(true)}>New eval…</button>`;
+  const make = mine && html`<button class="button primary" onClick=${() => setEditing(true)}>${t("New eval…")}</button>`;
   const made = (name) => { sets.reload(); setQuery({ eval: name }); };
   return html`<div class="stack">
     <${Loaded} resource=${sets} lines=${6}>${({ items }) => items.length
       ? html`<${One} sets=${items} adapter=${adapter} api=${api} mine=${mine} make=${make} onChange=${sets.reload} />`
-      : html`<div class="card"><${Empty} title="No eval yet" action=${make}>Prompts with checks, asked of any version as often as you like: which one is better, and may it be promoted?<//></div>`}<//>
+      : html`<div class="card"><${Empty} title=${t("No eval yet")} action=${make}>${t("Prompts with checks, asked of any version as often as you like: which one is better, and may it be promoted?")}<//></div>`}<//>
     ${editing && html`<${EvalEditor} api=${api} onClose=${() => setEditing(false)} onSaved=${made} />`}
   </div>`;
 }
@@ -45,35 +46,35 @@ function One({ sets, adapter, api, mine, make, onChange }) {
   const runs = useResource((signal) => get(`${api}/eval-runs?limit=200&eval=${encodeURIComponent(name)}`, { signal }), [api, name], { every: 2 });
   const items = runs.data?.items ?? [];
   const ended = items.filter((run) => run.state === "completed");
-  const gate = one.min_score === null ? "gates nothing" : `asks for ${percent(one.min_score)} before ${one.aliases.join(", ")}`;
+  const gate = one.min_score === null ? t("gates nothing") : t`asks for ${percent(one.min_score)} before ${one.aliases.join(", ")}`;
   return html`
-    <${Card} title="Eval" help="evals" about=${`${one.name}, version ${one.version}: ${count(one.cases)} prompts, ${gate}`}
-      actions=${mine && html`${make}<button class="button" onClick=${() => setOpen("edit")}>Edit…</button><button class="button danger" onClick=${() => setOpen("delete")}>Delete…</button>`}>
+    <${Card} title=${t("Eval")} help="evals" about=${t`${one.name}, version ${one.version}: ${count(one.cases)} prompts, ${gate}`}
+      actions=${mine && html`${make}<button class="button" onClick=${() => setOpen("edit")}>${t("Edit…")}</button><button class="button danger" onClick=${() => setOpen("delete")}>${t("Delete…")}</button>`}>
       <div class="stack">${one.description && html`<p class="muted">${one.description}</p>`}
-        ${sets.length > 1 && html`<div class="form-grid"><${Select} label="Which" value=${name} onChange=${(next) => setQuery({ eval: next, left: null, right: null })} of=${sets.map((set) => [set.name, set.name])} /></div>`}
+        ${sets.length > 1 && html`<div class="form-grid"><${Select} label=${t("Which")} value=${name} onChange=${(next) => setQuery({ eval: next, left: null, right: null })} of=${sets.map((set) => [set.name, set.name])} /></div>`}
         ${mine && html`<${Start} adapter=${adapter} path=${path} onStarted=${runs.reload} />`}
         ${items.filter((run) => UNFINISHED.includes(run.state)).map((run) => html`<${Progress} key=${run.id} run=${run} api=${api} mine=${mine} onChange=${runs.reload} />`)}
       </div>
     <//>
     <${Matrix} path=${path} api=${api} version=${one.version} newest=${ended[0]?.id} />
     ${ended.length > 1 && html`<${Comparison} runs=${ended} api=${api} />`}
-    ${items.length > 0 && html`<${Card} title="Scores over time" about="Newest first; a version of the eval is compared with itself" flush>
-      <${Table} kind="runs" name=${`runs of ${adapter.name} ${name}`} label="Runs" rows=${items} keyOf=${(run) => run.id} columns=${COLUMNS} /><//>`}
+    ${items.length > 0 && html`<${Card} title=${t("Scores over time")} about=${t("Newest first; a version of the eval is compared with itself")} flush>
+      <${Table} kind="runs" name=${`runs of ${adapter.name} ${name}`} label=${t("Runs")} rows=${items} keyOf=${(run) => run.id} columns=${columns()} /><//>`}
     ${open === "edit" && html`<${EvalEditor} api=${api} name=${name} onClose=${close} onSaved=${onChange} />`}
-    ${open === "delete" && html`<${ConfirmByName} title=${`Delete ${name}?`} name=${name} action="Delete" onClose=${close}
-      onConfirm=${async () => { await remove(path); toast(`${name} is deleted.`); setQuery({ eval: null }); onChange(); }}>Its runs and their answers go with it.<//>`}`;
+    ${open === "delete" && html`<${ConfirmByName} title=${t`Delete ${name}?`} name=${name} action=${t("Delete")} onClose=${close}
+      onConfirm=${async () => { await remove(path); toast(t`${name} is deleted.`); setQuery({ eval: null }); onChange(); }}>${t("Its runs and their answers go with it.")}<//>`}`;
 }
 
 const modelOf = (run) => (run.mix.adapters ? run.mix.adapters.map((part) => `${part.weight ?? 1}·${part.name}`).join(" + ") : run.model);
-const COLUMNS = [
-  { key: "model", label: "Asked", value: modelOf, cell: (run) => html`<b>${modelOf(run)}</b>` },
-  { key: "score", label: "Score", number: true, cell: (run) => percent(run.score) },
-  { key: "passed", label: "Passed", number: true, cell: (run) => `${count(run.passed)} of ${count(run.total)}` },
-  { key: "errors", label: "Errors", number: true },
-  { key: "eval_version", label: "Eval's version", number: true },
-  { key: "state", label: "State", cell: (run) => html`<span title=${run.reason}><${State} of=${run.state} /></span>` },
-  { key: "created_by", label: "By", class: "muted" },
-  { key: "created_at", label: "Started", time: true, class: "muted" },
+const columns = () => [
+  { key: "model", label: t("Asked"), value: modelOf, cell: (run) => html`<b>${modelOf(run)}</b>` },
+  { key: "score", label: t("Score"), number: true, cell: (run) => percent(run.score) },
+  { key: "passed", label: t("Passed"), number: true, cell: (run) => t`${count(run.passed)} of ${count(run.total)}` },
+  { key: "errors", label: t("Errors"), number: true },
+  { key: "eval_version", label: t("Eval's version"), number: true },
+  { key: "state", label: t("State"), cell: (run) => html`<span title=${run.reason}><${State} of=${run.state} /></span>` },
+  { key: "created_by", label: t("By"), class: "muted" },
+  { key: "created_at", label: t("Started"), time: true, class: "muted" },
 ];
 
 function Start({ adapter, path, onStarted }) {
@@ -81,17 +82,17 @@ function Start({ adapter, path, onStarted }) {
   const [target, setTarget] = useState(String(versions[0] ?? "base"));
   const start = async () => {
     const targets = target === "all" ? versions.map((version) => ({ version })) : [{ version: Number(target) }];
-    await attempt(() => Promise.all(targets.map((one) => post(`${path}/runs`, one))), targets.length > 1 ? `${targets.length} runs are queued.` : "The run is queued.");
+    await attempt(() => Promise.all(targets.map((one) => post(`${path}/runs`, one))), targets.length > 1 ? t`${targets.length} runs are queued.` : t("The run is queued."));
     onStarted();
   };
   if (!versions.length) return null;
-  const names = [...versions.map((version) => [String(version), `Version ${version}`]), ...(versions.length > 1 ? [["all", "All versions"]] : [])];
-  return html`<div class="row end"><${Select} label="Ask" value=${target} onChange=${setTarget} of=${names} /><button class="button primary" onClick=${start}>Run</button></div>`;
+  const names = [...versions.map((version) => [String(version), t`Version ${version}`]), ...(versions.length > 1 ? [["all", t("All versions")]] : [])];
+  return html`<div class="row end"><${Select} label=${t("Ask")} value=${target} onChange=${setTarget} of=${names} /><button class="button primary" onClick=${start}>${t("Run")}</button></div>`;
 }
 
 function Progress({ run, api, mine, onChange }) {
   const done = run.passed + run.failed + run.errors;
-  const cancel = () => attempt(() => post(`${api}/eval-runs/${run.id}:cancel`), "The run is cancelled.").then(onChange);
-  return html`<div class="row between"><span class="row"><b>${modelOf(run)}</b> <${State} of=${run.state} /> <progress max=${run.total} value=${done} aria-label="Prompts done"></progress>
-    <span class="muted small">${done} of ${run.total}</span></span>${mine && html`<button class="button small" onClick=${cancel}>Cancel</button>`}</div>`;
+  const cancel = () => attempt(() => post(`${api}/eval-runs/${run.id}:cancel`), t("The run is cancelled.")).then(onChange);
+  return html`<div class="row between"><span class="row"><b>${modelOf(run)}</b> <${State} of=${run.state} /> <progress max=${run.total} value=${done} aria-label=${t("Prompts done")}></progress>
+    <span class="muted small">${t`${done} of ${run.total}`}</span></span>${mine && html`<button class="button small" onClick=${cancel}>${t("Cancel")}</button>`}</div>`;
 }

@@ -2,6 +2,7 @@
 import { html, useMemo, useState } from "../../lib/html.js";
 import { get, post } from "../../lib/api.js";
 import { count } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { href } from "../../lib/router.js";
 import { isAdmin, session } from "../../lib/session.js";
@@ -23,7 +24,7 @@ const NEW = "";
 export function Pairs({ rollout, path, ...rest }) {
   const [open, setOpen] = useState(false);
   const { compared, exact } = rollout.shadow_observed ?? { compared: 0, exact: 0 };
-  return html`<details onToggle=${(event) => setOpen(event.target.open)}><summary class="small">Answers that differ: ${count(compared - exact)} of ${count(compared)}</summary>
+  return html`<details onToggle=${(event) => setOpen(event.target.open)}><summary class="small">${t`Answers that differ: ${count(compared - exact)} of ${count(compared)}`}</summary>
     ${open && html`<${Kept} rollout=${rollout} path=${`${path}/rollouts/${rollout.id}/pairs`} stamp=${compared} ...${rest} />`}</details>`;
 }
 
@@ -33,21 +34,21 @@ function Kept({ rollout, path, stamp, adapter, api, mine, onCopy }) {
   const canAdd = mine && (isAdmin.value || adapter.owner === session.value.tenant);
   const target = useTarget(api, canAdd);
   return html`<${Loaded} resource=${pairs} lines=${3}>${({ kept, items }) => {
-    if (!kept) return html`<${Empty} title="Texts are not kept" icon="info">The server compares answers and forgets them. Started with <code>--log-bodies</code>, it keeps the last ones that differ, in memory.<//>`;
+    if (!kept) return html`<${Empty} title=${t("Texts are not kept")} icon="info">${t`The server compares answers and forgets them. Started with ${html`<code>--log-bodies</code>`}, it keeps the last ones that differ, in memory.`}<//>`;
     if (!items.length) return html`<${Nothing} rollout=${rollout} onCopy=${mine && onCopy} />`;
     return html`<div class="stack">
       ${canAdd && html`<${Target} of=${target} />`}
       <ul class="pairs">${items.slice(0, shown).map((pair) => html`<${Pair} key=${pair.id} pair=${pair} rollout=${rollout} adapter=${adapter} target=${canAdd ? target : null} />`)}</ul>
-      ${items.length > shown && html`<div><button class="button small" onClick=${() => setShown(shown + AT_ONCE)}>Show more (${items.length - shown})</button></div>`}
+      ${items.length > shown && html`<div><button class="button small" onClick=${() => setShown(shown + AT_ONCE)}>${t`Show more (${items.length - shown})`}</button></div>`}
     </div>`;
   }}<//>`;
 }
 
 /** Without copies of requests, no prompt is answered by both versions. */
 function Nothing({ rollout, onCopy }) {
-  if (rollout.shadow_percent || rollout.state !== "running") return html`<${Empty} title="None to show">No two answers that can be repeated differ, or the server was started anew since.<//>`;
-  const action = onCopy && html`<button class="button small" onClick=${onCopy}>Copy ${COPIED}% of them</button>`;
-  return html`<${Empty} title="No request is answered by both" action=${action}>Copies of v${rollout.stable}’s requests can be run on v${rollout.candidate}, too. Nobody sees those answers.<//>`;
+  if (rollout.shadow_percent || rollout.state !== "running") return html`<${Empty} title=${t("None to show")}>${t("No two answers that can be repeated differ, or the server was started anew since.")}<//>`;
+  const action = onCopy && html`<button class="button small" onClick=${onCopy}>${t`Copy ${COPIED}% of them`}</button>`;
+  return html`<${Empty} title=${t("No request is answered by both")} action=${action}>${t`Copies of v${rollout.stable}’s requests can be run on v${rollout.candidate}, too. Nobody sees those answers.`}<//>`;
 }
 
 /** The eval that cases are added to: one that there is, or a new one under the name that is written. */
@@ -59,7 +60,7 @@ function useTarget(api, canAdd) {
   const picked = chosen ?? present[0]?.name ?? NEW;
   const name = picked === NEW ? written : picked;
   const add = async (one) => {
-    const added = await attempt(() => post(`${api}/evals/${encodeURIComponent(name)}/cases`, one), `Added to ${name}.`);
+    const added = await attempt(() => post(`${api}/evals/${encodeURIComponent(name)}/cases`, one), t`Added to ${name}.`);
     if (added && picked === NEW) setChosen(name);
     if (added) sets.reload();
     return added && name;
@@ -68,9 +69,9 @@ function useTarget(api, canAdd) {
 }
 
 const Target = ({ of }) => html`<div class="form-grid">
-  <${Select} label="Add to the eval" hint=${of.gates ? "It gates promotion: with another prompt it has to be run again" : "Which side is right? Its text becomes the answer that is asked for"} value=${of.picked} onChange=${of.setChosen}
-    of=${[...of.present.map(({ name }) => [name, name]), [NEW, "A new one"]]} />
-  ${of.picked === NEW && html`<${TextField} label="Name of the new eval" value=${of.written} onInput=${of.setWritten} />`}</div>`;
+  <${Select} label=${t("Add to the eval")} hint=${of.gates ? t("It gates promotion: with another prompt it has to be run again") : t("Which side is right? Its text becomes the answer that is asked for")} value=${of.picked} onChange=${of.setChosen}
+    of=${[...of.present.map(({ name }) => [name, name]), [NEW, t("A new one")]]} />
+  ${of.picked === NEW && html`<${TextField} label=${t("Name of the new eval")} value=${of.written} onInput=${of.setWritten} />`}</div>`;
 
 function Pair({ pair, rollout, adapter, target }) {
   const [added, setAdded] = useState(null);
@@ -78,17 +79,17 @@ function Pair({ pair, rollout, adapter, target }) {
   const refused = whyNot(pair, adapter);
   const { messages, prompt } = pair;
   const add = (text) => target.add({ ...(messages ? { messages } : { prompt }), max_tokens: Math.min(pair.max_tokens, MOST_TOKENS), checks: [{ type: "exact", text }] }).then(setAdded);
-  const side = (name) => html`<div><div class="row between"><b>v${rollout[name]}</b>${target && !added && !refused && html`<button class="button small" onClick=${() => add(pair[name])}>v${rollout[name]} is right</button>`}</div>
+  const side = (name) => html`<div><div class="row between"><b>v${rollout[name]}</b>${target && !added && !refused && html`<button class="button small" onClick=${() => add(pair[name])}>${t`v${rollout[name]} is right`}</button>`}</div>
     <p class="text"><${Differing} runs=${runs} side=${name === "stable" ? "left" : "right"} /></p></div>`;
-  return html`<li><div class="text question" tabindex="0" role="group" aria-label="Prompt">${questionOf(pair)}</div>
-    <p class="small muted"><${Time} at=${pair.at} />, ${pair.tenant ?? "an administrator"}${target && refused && html` · ${refused}`}${added && html` · added to <a href=${href(`/adapters/${adapter.name}?tab=evals&eval=${added}`)}>${added}</a>`}</p>
+  return html`<li><div class="text question" tabindex="0" role="group" aria-label=${t("Prompt")}>${questionOf(pair)}</div>
+    <p class="small muted"><${Time} at=${pair.at} />, ${pair.tenant ?? t("an administrator")}${target && refused && html` · ${refused}`}${added && html` · ${t`added to ${html`<a href=${href(`/adapters/${adapter.name}?tab=evals&eval=${added}`)}>${added}</a>`}`}`}</p>
     <div class="pair">${side("stable")}${side("candidate")}</div></li>`;
 }
 
 /** Why a pair is no case of an eval; null when it may be one. */
 function whyNot({ beyond, tenant }, { owner }) {
-  if (beyond.length) return `Asked with ${beyond.join(", ")}: an eval cannot ask so.`;
-  return owner && tenant !== owner ? `The evals are seen by ${owner}, whose text this is not.` : null;
+  if (beyond.length) return t`Asked with ${beyond.join(", ")}: an eval cannot ask so.`;
+  return owner && tenant !== owner ? t`The evals are seen by ${owner}, whose text this is not.` : null;
 }
 
 const words = (content) => (typeof content === "string" ? content : JSON.stringify(content));

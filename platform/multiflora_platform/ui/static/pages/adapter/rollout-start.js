@@ -1,6 +1,7 @@
 /** A rollout started: which candidate, to whom, within which bounds, and why. */
 import { html, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
+import { t } from "../../lib/language.js";
 import { toast } from "../../lib/toasts.js";
 import { Dialog } from "../../components/dialog.js";
 import { Select, TextField } from "../../components/fields.js";
@@ -25,7 +26,7 @@ export function StartRollout({ candidates, alias, path, onClose, onChange }) {
     event.preventDefault();
     const shares = stepsOf(steps);
     if (!shares) {
-      setProblem("Steps are whole percentages that grow, such as 1, 10, 50; everybody follows by itself.");
+      setProblem(t("Steps are whole percentages that grow, such as 1, 10, 50; everybody follows by itself."));
       return;
     }
     const body = { candidate: Number(candidate), percent: Number(part), shadow_percent: Number(shadow), max_error_rate: Number(errors) / 100, why };
@@ -33,7 +34,7 @@ export function StartRollout({ candidates, alias, path, onClose, onChange }) {
     if (shares.length) Object.assign(body, { percent: 0, steps: shares, step_seconds: 60 * Number(minutes) });
     try {
       await post(`${path}/rollout`, body, { headers: { "If-Match": alias.etag } });
-      toast(`${body.steps?.[0] ?? part}% of ${alias.alias}'s users get v${candidate}.`);
+      toast(t`${body.steps?.[0] ?? part}% of ${alias.alias}'s users get v${candidate}.`);
       onChange();
       onClose();
     } catch (error) {
@@ -41,18 +42,18 @@ export function StartRollout({ candidates, alias, path, onClose, onChange }) {
     }
   };
   const number = { type: "number", min: 0, max: 100, required: true };
-  return html`<${Dialog} title=${`Roll out a version to ${alias.alias}`} onClose=${onClose}><form class="stack" onSubmit=${start}>
-    <${Select} label="Candidate" value=${candidate} onChange=${setCandidate} of=${candidates.toReversed().map((one) => [String(one), `Version ${one}`])} />
-    <${TextField} label="Why" hint="Optional, for whoever looks at it later" maxlength="1000" value=${why} onInput=${setWhy} />
+  return html`<${Dialog} title=${t`Roll out a version to ${alias.alias}`} onClose=${onClose}><form class="stack" onSubmit=${start}>
+    <${Select} label=${t("Candidate")} value=${candidate} onChange=${setCandidate} of=${candidates.toReversed().map((one) => [String(one), t`Version ${one}`])} />
+    <${TextField} label=${t("Why")} hint=${t("Optional, for whoever looks at it later")} maxlength="1000" value=${why} onInput=${setWhy} />
     <div class="form-grid">
-      <${TextField} label="Users that get it, %" ...${number} max="99" value=${part} onInput=${setPart} />
-      <${TextField} label="Steps by itself, %" hint="Such as 1, 10, 50; then everybody. Empty: by hand" value=${steps} onInput=${setSteps} />
-      <${TextField} label="Minutes at each step" type="number" min="0.1" step="any" required value=${minutes} onInput=${setMinutes} />
-      <${TextField} label="Requests copied to it, %" hint="Answers are compared, nobody sees them" ...${number} value=${shadow} onInput=${setShadow} />
-      <${TextField} label="Roll back above errors, %" hint="More than the stable version has" ...${number} value=${errors} onInput=${setErrors} />
-      <${TextField} label="Roll back above p95 ratio" hint="To the stable version; empty: never" type="number" min="1" step="0.1" value=${ratio} onInput=${setRatio} />
+      <${TextField} label=${t("Users that get it, %")} ...${number} max="99" value=${part} onInput=${setPart} />
+      <${TextField} label=${t("Steps by itself, %")} hint=${t("Such as 1, 10, 50; then everybody. Empty: by hand")} value=${steps} onInput=${setSteps} />
+      <${TextField} label=${t("Minutes at each step")} type="number" min="0.1" step="any" required value=${minutes} onInput=${setMinutes} />
+      <${TextField} label=${t("Requests copied to it, %")} hint=${t("Answers are compared, nobody sees them")} ...${number} value=${shadow} onInput=${setShadow} />
+      <${TextField} label=${t("Roll back above errors, %")} hint=${t("More than the stable version has")} ...${number} value=${errors} onInput=${setErrors} />
+      <${TextField} label=${t("Roll back above p95 ratio")} hint=${t("To the stable version; empty: never")} type="number" min="1" step="0.1" value=${ratio} onInput=${setRatio} />
     </div>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">Start</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${t("Start")}</button></footer>
   </form><//>`;
 }

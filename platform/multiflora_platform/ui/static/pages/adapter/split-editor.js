@@ -1,5 +1,6 @@
 /** Which versions an alias means, and the part of its users that each gets. The parts always sum to 100. */
 import { html, useState } from "../../lib/html.js";
+import { t } from "../../lib/language.js";
 import { series } from "../../components/bits.js";
 
 const STEPS = [5, 10, 25, 50];
@@ -18,19 +19,19 @@ export function SplitEditor({ versions, alias, onSave, onCancel }) {
     try {
       await onSave(used.length === 1 ? { version: used[0] } : { split: Object.fromEntries(used.map((version) => [version, shares[version]])) });
     } catch (error) {
-      setProblem(error.status === 412 ? "Somebody else moved this alias just now. Look at where it points and try again." : error.message);
+      setProblem(error.status === 412 ? t("Somebody else moved this alias just now. Look at where it points and try again.") : error.message);
     }
     setBusy(false);
   };
   const canary = (part) => setShares(moved(start, newest, part));
   return html`<form class="stack split-editor" onSubmit=${save}>
-    ${versions.length > 1 && html`<div class="row"><span class="muted small">Send to v${newest}:</span>${STEPS.map((part) => html`<button type="button" class="button small" key=${part} onClick=${() => canary(part)}>${part}%</button>`)}<button type="button" class="button small" onClick=${() => canary(100)}>everybody</button></div>`}
+    ${versions.length > 1 && html`<div class="row"><span class="muted small">${t`Send to v${newest}:`}</span>${STEPS.map((part) => html`<button type="button" class="button small" key=${part} onClick=${() => canary(part)}>${part}%</button>`)}<button type="button" class="button small" onClick=${() => canary(100)}>${t("everybody")}</button></div>`}
     ${shown.map((version, i) => html`<label class="slider" key=${version}><span>v${version}</span>
-      <input type="range" min="0" max="100" value=${shares[version]} style=${{ accentColor: series(i) }} aria-label=${`Share of version ${version}`}
+      <input type="range" min="0" max="100" value=${shares[version]} style=${{ accentColor: series(i) }} aria-label=${t`Share of version ${version}`}
         onInput=${(event) => setShares(moved(shares, version, Number(event.target.value)))} />
       <span class="number">${shares[version]}%</span></label>`)}
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-    <div class="row end"><button type="button" class="button" onClick=${onCancel}>Cancel</button><button class="button primary" disabled=${busy}>Save</button></div>
+    <div class="row end"><button type="button" class="button" onClick=${onCancel}>${t("Cancel")}</button><button class="button primary" disabled=${busy}>${t("Save")}</button></div>
   </form>`;
 }
 

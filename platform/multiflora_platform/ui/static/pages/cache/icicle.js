@@ -3,6 +3,7 @@ import { html, useMemo, useState } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { ofBase } from "../../lib/bases.js";
 import { bytes, count, seconds } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { colourOf } from "../../lib/theme.js";
 import { Card, Segmented } from "../../components/bits.js";
@@ -10,7 +11,7 @@ import { cellsOf } from "./cells.js";
 
 const ROW = 26;
 const MOST_ROWS = 12;
-const SHADES = [["hits", "Hits"], ["idle", "Last use"]];
+const shades = () => [["hits", t("Hits")], ["idle", t("Last use")]];
 /** Shares of an adapter's colour in a cell's: text stands on it. */
 const [PALEST, DEEPEST] = [10, 38];
 /** Cells so wide, and no more than so many, say their first words. */
@@ -30,22 +31,22 @@ export function Icicle({ nodes }) {
   const mostHits = Math.max(...nodes.map((node) => node.hits), 1);
   const strength = (node) => (shade === "hits" ? Math.log1p(node.hits) / Math.log1p(mostHits) : Math.max(0, 1 - Math.log1p(node.idle_seconds) / Math.log1p(LONG_IDLE)));
   const rows = Math.max(...cells.map((cell) => cell.depth)) + 1;
-  return html`<${Card} title="Memory by prefix" about="As wide as its memory; what is below continues what is above. Choose a part to see it alone"
-      actions=${html`${zoomed && html`<button class="button small" onClick=${() => setZoomed(null)}>Show all</button>`}
-        <${Segmented} label="Colour by" of=${SHADES} value=${shade} onChange=${setShade} />`}>
-    <div class="icicle" role="group" aria-label="Memory by prefix" style=${{ height: `${rows * ROW}px` }}>
+  return html`<${Card} title=${t("Memory by prefix")} about=${t("As wide as its memory; what is below continues what is above. Choose a part to see it alone")}
+      actions=${html`${zoomed && html`<button class="button small" onClick=${() => setZoomed(null)}>${t("Show all")}</button>`}
+        <${Segmented} label=${t("Colour by")} of=${shades()} value=${shade} onChange=${setShade} />`}>
+    <div class="icicle" role="group" aria-label=${t("Memory by prefix")} style=${{ height: `${rows * ROW}px` }}>
       ${cells.map((cell) => html`<${Cell} key=${cell.key} cell=${cell} strength=${strength} onZoom=${setZoomed} />`)}</div><//>`;
 }
 
 function Cell({ cell, strength, onZoom }) {
   const place = { left: `${100 * cell.from}%`, width: `${100 * cell.width}%`, top: `${cell.depth * ROW}px` };
-  if (cell.folded) return html`<span class="more" style=${place} title=${`${count(cell.folded)} smaller ones`}></span>`;
+  if (cell.folded) return html`<span class="more" style=${place} title=${t`${count(cell.folded)} smaller ones`}></span>`;
   const of = cell.node ?? cell.group.first;
   const share = cell.node ? PALEST + (DEEPEST - PALEST) * strength(cell.node) : DEEPEST;
-  const background = `color-mix(in oklab, ${colourOf(of.adapters[0] ?? "base model")} ${Math.round(share)}%, var(--surface))`;
-  const name = `${of.versions.join(", ") || (of.digest ? of.digest.slice(0, 12) : "base model")} · ${of.owner ?? "admin"}`;
+  const background = `color-mix(in oklab, ${colourOf(of.adapters[0] ?? "base")} ${Math.round(share)}%, var(--surface))`;
+  const name = `${of.versions.join(", ") || (of.digest ? of.digest.slice(0, 12) : t("base model"))} · ${of.owner ?? t("admin")}`;
   if (!cell.node) return html`<b class="cut" style=${{ ...place, background }} title=${`${name}: ${bytes(cell.bytes)}`}>${name}</b>`;
-  const facts = `${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, idle ${seconds(of.idle_seconds)}`;
+  const facts = t`${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, idle ${seconds(of.idle_seconds)}`;
   return html`<button class="cut" style=${{ ...place, background }} title=${`${name}: ${facts}`} onClick=${() => onZoom(cell.key)}>${words.get(of.hash) ?? count(of.tokens)}</button>`;
 }
 

@@ -3,6 +3,7 @@ import { html, useMemo, useState } from "../../lib/html.js";
 import { get, post } from "../../lib/api.js";
 import { ofBase } from "../../lib/bases.js";
 import { bytes, count, seconds } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { Badge, Card, Names } from "../../components/bits.js";
@@ -37,15 +38,15 @@ export function Tree({ cache, onChange }) {
   const places = useMemo(() => new Map(rows.map((row) => [row.node, row])), [rows]);
   const several = new Set(cache.nodes.map((node) => node.replica)).size > 1;
   const flip = (hash) => setClosed((old) => (old.has(hash) ? new Set([...old].filter((one) => one !== hash)) : new Set([...old, hash])));
-  const pin = (node) => attempt(() => post(about(node, node.pinned ? ":unpin" : ":pin")), node.pinned ? "It may be evicted again." : "Pinned: it stays cached.").then(onChange);
-  if (!rows.length) return html`<div class="card"><${Empty} title="Nothing is cached yet" icon="cache">Every prompt leaves its full blocks of ${cache.block_size} tokens here.<//></div>`;
-  return html`<${Card} title="Prefixes" about=${`${count(cache.nodes.length)} runs of blocks; what is indented continues the line above it`} flush>
-    <${Table} name="prefixes" label="Prefixes" class="tree" ordered rows=${rows.map((row) => row.node)} keyOf=${keyOf}
+  const pin = (node) => attempt(() => post(about(node, node.pinned ? ":unpin" : ":pin")), node.pinned ? t("It may be evicted again.") : t("Pinned: it stays cached.")).then(onChange);
+  if (!rows.length) return html`<div class="card"><${Empty} title=${t("Nothing is cached yet")} icon="cache">${t`Every prompt leaves its full blocks of ${cache.block_size} tokens here.`}<//></div>`;
+  return html`<${Card} title=${t("Prefixes")} about=${t`${count(cache.nodes.length)} runs of blocks; what is indented continues the line above it`} flush>
+    <${Table} name="prefixes" label=${t("Prefixes")} class="tree" ordered rows=${rows.map((row) => row.node)} keyOf=${keyOf}
       columns=${columnsOf({ places, closed, several, flip, pin, setOpen })} />
     ${open?.what === "text" && html`<${Text} node=${open.node} onClose=${() => setOpen(null)} />`}
-    ${open?.what === "drop" && html`<${ConfirmByName} title="Drop this prefix?" name=${open.node.hash.slice(0, SHORT)} action="Drop" onClose=${() => setOpen(null)}
-      onConfirm=${async () => { await post(about(open.node, ":drop")); toast("Dropped, with everything that continues it."); onChange(); }}>
-      It and all that continues it leave the cache; the next prompt that begins so is computed anew. Running requests keep what they use.<//>`}
+    ${open?.what === "drop" && html`<${ConfirmByName} title=${t("Drop this prefix?")} name=${open.node.hash.slice(0, SHORT)} action=${t("Drop")} onClose=${() => setOpen(null)}
+      onConfirm=${async () => { await post(about(open.node, ":drop")); toast(t("Dropped, with everything that continues it.")); onChange(); }}>
+      ${t("It and all that continues it leave the cache; the next prompt that begins so is computed anew. Running requests keep what they use.")}<//>`}
   <//>`;
 }
 
@@ -53,31 +54,31 @@ export function Tree({ cache, onChange }) {
 function columnsOf({ places, closed, several, flip, pin, setOpen }) {
   const number = (key, label, words) => ({ key, label, number: true, cell: (node) => words(node[key]) });
   return [
-    { key: "replica", label: "Engine", unseen: true },
-    { key: "hash", label: "Prefix", class: "nowrap", cell: (node) => html`<${Prefix} node=${node} place=${places.get(node)} isClosed=${closed.has(keyOf(node))} several=${several} flip=${flip} />` },
-    { key: "parent", label: "Continues", class: "mono", unseen: true, cell: (node) => node.parent?.slice(0, SHORT) },
-    { key: "versions", label: "Adapter", value: (node) => node.versions.join(" "), cell: (node) => html`<${Names} of=${node.versions} digest=${node.digest} />` },
-    { key: "digest", label: "Digest", class: "mono", unseen: true, cell: (node) => node.digest?.slice(0, SHORT) },
-    { key: "owner", label: "Owner", cell: (node) => node.owner ?? html`<span class="muted">admin</span>` },
-    number("tokens", "Tokens", count), number("bytes", "Size", bytes), number("hits", "Hits", count),
-    { ...number("age_seconds", "Age", seconds), unseen: true }, number("idle_seconds", "Idle", seconds),
-    { key: "pinned", label: "Pinned", unseen: true, cell: (node) => (node.pinned ? "yes" : "no") },
-    { ...number("referenced", "Used by", count), unseen: true },
-    { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (node) => html`<button class="button small quiet" onClick=${() => setOpen({ node, what: "text" })}>Text</button>
-      <button class="button small quiet" onClick=${() => pin(node)}>${node.pinned ? "Unpin" : "Pin"}</button>
-      <button class="button small quiet" onClick=${() => setOpen({ node, what: "drop" })}>Drop…</button>` },
+    { key: "replica", label: t("Engine"), unseen: true },
+    { key: "hash", label: t("Prefix"), class: "nowrap", cell: (node) => html`<${Prefix} node=${node} place=${places.get(node)} isClosed=${closed.has(keyOf(node))} several=${several} flip=${flip} />` },
+    { key: "parent", label: t("Continues"), class: "mono", unseen: true, cell: (node) => node.parent?.slice(0, SHORT) },
+    { key: "versions", label: t("Adapter"), value: (node) => node.versions.join(" "), cell: (node) => html`<${Names} of=${node.versions} digest=${node.digest} />` },
+    { key: "digest", label: t("Digest"), class: "mono", unseen: true, cell: (node) => node.digest?.slice(0, SHORT) },
+    { key: "owner", label: t("Owner"), cell: (node) => node.owner ?? html`<span class="muted">${t("admin")}</span>` },
+    number("tokens", t("Tokens"), count), number("bytes", t("Size"), bytes), number("hits", t("Hits"), count),
+    { ...number("age_seconds", t("Age"), seconds), unseen: true }, number("idle_seconds", t("Idle"), seconds),
+    { key: "pinned", label: t("Pinned"), unseen: true, cell: (node) => (node.pinned ? t("yes") : t("no")) },
+    { ...number("referenced", t("Used by"), count), unseen: true },
+    { key: "actions", label: t("Actions"), control: true, class: "nowrap", cell: (node) => html`<button class="button small quiet" onClick=${() => setOpen({ node, what: "text" })}>${t("Text")}</button>
+      <button class="button small quiet" onClick=${() => pin(node)}>${node.pinned ? t("Unpin") : t("Pin")}</button>
+      <button class="button small quiet" onClick=${() => setOpen({ node, what: "drop" })}>${t("Drop…")}</button>` },
   ];
 }
 
 function Prefix({ node, place: { depth, below }, isClosed, several, flip }) {
   return html`<span style=${{ paddingLeft: `${Math.min(depth, 8) * 18}px` }}></span>
-    ${below ? html`<button class="button quiet fold" aria-expanded=${!isClosed} aria-label=${`Prefixes that continue ${node.hash.slice(0, SHORT)}`} onClick=${() => flip(keyOf(node))}><${Icon} name=${isClosed ? "right" : "down"} size=${14} /></button>` : html`<span class="fold"></span>`}
-    <code>${node.hash.slice(0, SHORT)}</code> ${several && html`<${Badge} kind="info">engine ${node.replica}<//>`} ${node.pinned && html`<${Badge} kind="accent">pinned<//>`} ${node.referenced > 0 && html`<${Badge} kind="info">in use<//>`}`;
+    ${below ? html`<button class="button quiet fold" aria-expanded=${!isClosed} aria-label=${t`Prefixes that continue ${node.hash.slice(0, SHORT)}`} onClick=${() => flip(keyOf(node))}><${Icon} name=${isClosed ? "right" : "down"} size=${14} /></button>` : html`<span class="fold"></span>`}
+    <code>${node.hash.slice(0, SHORT)}</code> ${several && html`<${Badge} kind="info">${t`engine ${node.replica}`}<//>`} ${node.pinned && html`<${Badge} kind="accent">${t("pinned")}<//>`} ${node.referenced > 0 && html`<${Badge} kind="info">${t("in use")}<//>`}`;
 }
 
 function Text({ node, onClose }) {
   const text = useResource((signal) => get(about(node, "/text"), { signal }), [keyOf(node)]);
-  return html`<${Dialog} wide title=${`Prefix ${node.hash.slice(0, SHORT)}`} onClose=${onClose}>
-    <${Loaded} resource=${text}>${(data) => html`<div class="code wrap"><pre tabindex="0" role="group" aria-label="Text">${data.text}</pre></div><p class="muted small">${count(data.token_ids.length)} tokens</p>`}<//>
-    <footer><button class="button" onClick=${onClose}>Close</button></footer><//>`;
+  return html`<${Dialog} wide title=${t`Prefix ${node.hash.slice(0, SHORT)}`} onClose=${onClose}>
+    <${Loaded} resource=${text}>${(data) => html`<div class="code wrap"><pre tabindex="0" role="group" aria-label=${t("Text")}>${data.text}</pre></div><p class="muted small">${t`${count(data.token_ids.length)} tokens`}</p>`}<//>
+    <footer><button class="button" onClick=${onClose}>${t("Close")}</button></footer><//>`;
 }

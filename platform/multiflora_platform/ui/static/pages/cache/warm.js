@@ -2,6 +2,7 @@
 import { html, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
 import { count } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { query } from "../../lib/router.js";
 import { session } from "../../lib/session.js";
 import { toast } from "../../lib/toasts.js";
@@ -10,7 +11,7 @@ import { TextArea, TextField } from "../../components/fields.js";
 
 export function Warm() {
   const [open, setOpen] = useState(false);
-  return html`<button class="button" onClick=${() => setOpen(true)}>Warm a prefix…</button>
+  return html`<button class="button" onClick=${() => setOpen(true)}>${t("Warm a prefix…")}</button>
     ${open && html`<${Form} onClose=${() => setOpen(false)} />`}`;
 }
 
@@ -24,17 +25,17 @@ function Form({ onClose }) {
     setBusy(true);
     try {
       const { cached_tokens: cached, computed_tokens: computed } = await post("/api/v1/cache:warm", { model: model.trim(), prompt });
-      toast(`${count(computed)} tokens computed, ${count(cached)} were there already.`);
+      toast(t`${count(computed)} tokens computed, ${count(cached)} were there already.`);
       onClose();
     } catch (error) {
       setProblem(error.message);
       setBusy(false);
     }
   };
-  return html`<${Dialog} title="Warm a prefix" onClose=${onClose}><form class="stack" onSubmit=${warm}>
-    <p>Computes a completion's beginning once and keeps its whole blocks. Admins' requests find them. For a tenant's, and for a chat, which goes through the template, send <code>tenant</code> and <code>messages</code> to <code>POST /api/v1/cache:warm</code>.</p>
-    <${TextField} label="Model" hint="A prefix serves the model it was computed for" spellcheck="false" value=${model} onInput=${setModel} />
-    <${TextArea} label="Text" rows="8" value=${prompt} onInput=${setPrompt} problem=${problem} />
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary" disabled=${busy || !prompt}>${busy ? "Computing…" : "Warm"}</button></footer>
+  return html`<${Dialog} title=${t("Warm a prefix")} onClose=${onClose}><form class="stack" onSubmit=${warm}>
+    <p>${t`Computes a completion's beginning once and keeps its whole blocks. Admins' requests find them. For a tenant's, and for a chat, which goes through the template, send ${html`<code>tenant</code>`} and ${html`<code>messages</code>`} to ${html`<code>POST /api/v1/cache:warm</code>`}.`}</p>
+    <${TextField} label=${t("Model")} hint=${t("A prefix serves the model it was computed for")} spellcheck="false" value=${model} onInput=${setModel} />
+    <${TextArea} label=${t("Text")} rows="8" value=${prompt} onInput=${setPrompt} problem=${problem} />
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary" disabled=${busy || !prompt}>${busy ? t("Computing…") : t("Warm")}</button></footer>
   </form><//>`;
 }

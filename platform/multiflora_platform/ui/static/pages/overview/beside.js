@@ -2,6 +2,7 @@
 import { html } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { count, percent, seconds } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { loadRequests } from "../../lib/requests.js";
 import { useResource } from "../../lib/resource.js";
 import { href } from "../../lib/router.js";
@@ -29,36 +30,36 @@ const List = ({ title, about, rows }) => rows.length > 0 && html`<${Card} title=
 
 function Rollouts() {
   const rollouts = useResource((signal) => get("/api/v1/rollouts?state=running", { signal }), [], { every: 5 });
-  return html`<${List} title="Rollouts that run" rows=${(rollouts.data?.items ?? []).map((one) => html`<li key=${one.id}>
-    <a href=${href(`/adapters/${one.adapter}?tab=aliases`)}>${one.adapter}@${one.alias}</a><span class="muted small">v${one.stable} to v${one.candidate}, ${one.percent}%${one.candidate_observed ? `, ${percent(one.candidate_observed.errors / Math.max(one.candidate_observed.requests, 1))} errors of ${count(one.candidate_observed.requests)}` : ""}</span></li>`)} />`;
+  return html`<${List} title=${t("Rollouts that run")} rows=${(rollouts.data?.items ?? []).map((one) => html`<li key=${one.id}>
+    <a href=${href(`/adapters/${one.adapter}?tab=aliases`)}>${one.adapter}@${one.alias}</a><span class="muted small">${t`v${one.stable} to v${one.candidate}, ${one.percent}%${one.candidate_observed ? t`, ${percent(one.candidate_observed.errors / Math.max(one.candidate_observed.requests, 1))} errors of ${count(one.candidate_observed.requests)}` : ""}`}</span></li>`)} />`;
 }
 
 function Busiest({ points }) {
   const sums = sumsByModel(points);
   const total = sums.reduce((sum, [, value]) => sum + value, 0);
-  return html`<${List} title="Busiest models" about="By generated tokens" rows=${sums.slice(0, LISTED).map(([name, value]) => html`<li key=${name}>
+  return html`<${List} title=${t("Busiest models")} about=${t("By generated tokens")} rows=${sums.slice(0, LISTED).map(([name, value]) => html`<li key=${name}>
     <a class="cut" href=${href(`/requests?q=${encodeURIComponent(name)}`)}>${name}</a><span class="muted small">${percent(value / total)}</span>
-    <${Share} label=${name} parts=${[{ label: name, value, colour: colourOf(name) }, { label: "others", value: total - value, colour: "var(--hover)" }]} /></li>`)} />`;
+    <${Share} label=${name} parts=${[{ label: name, value, colour: colourOf(name) }, { label: t("others"), value: total - value, colour: "var(--hover)" }]} /></li>`)} />`;
 }
 
 function Tenants({ of }) {
   const sums = new Map();
   for (const one of of) if (one.tenant) sums.set(one.tenant, (sums.get(one.tenant) ?? 0) + one.prompt_tokens + one.completion_tokens);
   const rows = [...sums].sort((a, b) => b[1] - a[1]).slice(0, LISTED);
-  return html`<${List} title="Busiest tenants" about="Of the last 1,000 requests" rows=${rows.map(([name, tokens]) => html`<li key=${name}>
-    <a class="cut" href=${href(`/tenants/${encodeURIComponent(name)}`)}>${name}</a><span class="muted small">${count(tokens)} tokens</span></li>`)} />`;
+  return html`<${List} title=${t("Busiest tenants")} about=${t("Of the last 1,000 requests")} rows=${rows.map(([name, tokens]) => html`<li key=${name}>
+    <a class="cut" href=${href(`/tenants/${encodeURIComponent(name)}`)}>${name}</a><span class="muted small">${t`${count(tokens)} tokens`}</span></li>`)} />`;
 }
 
 function Slowest({ of }) {
   const rows = of.filter((one) => one.ttft !== null).toSorted((a, b) => b.ttft - a.ttft).slice(0, LISTED);
-  return html`<${List} title="Slowest first tokens" about="Of the last 1,000 requests" rows=${rows.map((one) => html`<li key=${one.id}>
-    <a class="cut" href=${href(`/requests/${one.id}`)}>${one.model}</a><span class="muted small">${seconds(one.ttft)}, ${count(one.prompt_tokens)} tokens, <${Time} at=${one.at} /></span></li>`)} />`;
+  return html`<${List} title=${t("Slowest first tokens")} about=${t("Of the last 1,000 requests")} rows=${rows.map((one) => html`<li key=${one.id}>
+    <a class="cut" href=${href(`/requests/${one.id}`)}>${one.model}</a><span class="muted small">${t`${seconds(one.ttft)}, ${count(one.prompt_tokens)} tokens,`} <${Time} at=${one.at} /></span></li>`)} />`;
 }
 
 function Refusals({ of }) {
   const counts = new Map();
   for (const one of of) if (one.status >= 400 && one.status < 500) counts.set(one.code ?? one.status, (counts.get(one.code ?? one.status) ?? 0) + one.count);
   const rows = [...counts].sort((a, b) => b[1] - a[1]).slice(0, LISTED);
-  return html`<${List} title="Refused" about="By cause" rows=${rows.map(([code, times]) => html`<li key=${code}>
+  return html`<${List} title=${t("Refused")} about=${t("By cause")} rows=${rows.map(([code, times]) => html`<li key=${code}>
     <a class="cut" href=${href(`/requests?show=failed&q=${encodeURIComponent(code)}`)}>${code}</a><span class="muted small">${count(times)}×</span></li>`)} />`;
 }

@@ -1,5 +1,6 @@
 /** Tokens by model over time: as lines of the largest, and as rows of a heat map. */
 import { basesOf } from "../../lib/bases.js";
+import { t } from "../../lib/language.js";
 import { intervalOf } from "../../lib/measured.js";
 
 const MOST_LINES = 7;
@@ -21,9 +22,9 @@ export function linesByModel(points, colourOf) {
   if (names.length > MOST_LINES) {
     const rest = new Set(names.slice(MOST_LINES));
     const other = (point) => Object.entries(point.by_model ?? {}).reduce((sum, [name, value]) => sum + (rest.has(name) ? value : 0), 0);
-    lines.push({ label: `${rest.size} others`, colour: OTHERS, values: points.map(other) });
+    lines.push({ label: t`${rest.size} others`, colour: OTHERS, values: points.map(other) });
   }
-  return lines.length ? lines : [{ label: "no traffic", colour: OTHERS, values: points.map(() => 0) }];
+  return lines.length ? lines : [{ label: t("no traffic"), colour: OTHERS, values: points.map(() => 0) }];
 }
 
 /**

@@ -1,6 +1,7 @@
 /** One model's answer: streamed, measured, coloured; and the request as code. */
 import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { count, rate, seconds } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { curl, langchain, openai } from "../../lib/snippets.js";
 import { Snippets } from "../../components/code.js";
 import { Dialog } from "../../components/dialog.js";
@@ -23,22 +24,22 @@ export function Column({ model, task, run, canRemove, onModel, onRemove }) {
     return () => abort.current.abort();
   }, [run]);
   const request = requestOf(model, task);
-  return html`<section class="card column" aria-label=${`Answer of ${model}`}>
+  return html`<section class="card column" aria-label=${t`Answer of ${model}`}>
     <header>
-      <input list="model-names" aria-label="Model" spellcheck="false" value=${model} onChange=${(event) => event.target.value.trim() && onModel(event.target.value.trim())} />
-      ${answer.busy ? html`<button type="button" class="button small" onClick=${() => abort.current.abort()}>Stop</button>`
-        : html`<button type="button" class="button small quiet" onClick=${() => setSharing(true)}>Code</button>`}
-      ${canRemove && html`<button type="button" class="button small quiet" aria-label=${`Remove ${model}`} onClick=${onRemove}><${Icon} name="close" size=${15} /></button>`}
+      <input list="model-names" aria-label=${t("Model")} spellcheck="false" value=${model} onChange=${(event) => event.target.value.trim() && onModel(event.target.value.trim())} />
+      ${answer.busy ? html`<button type="button" class="button small" onClick=${() => abort.current.abort()}>${t("Stop")}</button>`
+        : html`<button type="button" class="button small quiet" onClick=${() => setSharing(true)}>${t("Code")}</button>`}
+      ${canRemove && html`<button type="button" class="button small quiet" aria-label=${t`Remove ${model}`} onClick=${onRemove}><${Icon} name="close" size=${15} /></button>`}
     </header>
     <div class="answer" aria-busy=${answer.busy} aria-live="polite">
       ${answer.error ? html`<p class="problem" role="alert">${answer.error}</p>`
         : answer.text || answer.tokens.length ? html`<${Tokens} answer=${answer} colour=${task.settings.colour} />`
-          : html`<p class="muted">${answer.busy ? "Waiting for the first token…" : "The answer appears here."}</p>`}
+          : html`<p class="muted">${answer.busy ? t("Waiting for the first token…") : t("The answer appears here.")}</p>`}
     </div>
     <${Measured} answer=${answer} />
-    ${sharing && html`<${Dialog} wide title=${`The request to ${model}`} onClose=${() => setSharing(false)}>
+    ${sharing && html`<${Dialog} wide title=${t`The request to ${model}`} onClose=${() => setSharing(false)}>
       <${Snippets} of=${[["curl", curl(request)], ["openai", openai(request)], ["langchain", langchain(request)]]} />
-      <footer><button class="button" onClick=${() => setSharing(false)}>Close</button></footer><//>`}
+      <footer><button class="button" onClick=${() => setSharing(false)}>${t("Close")}</button></footer><//>`}
   </section>`;
 }
 
@@ -84,11 +85,11 @@ function Measured({ answer }) {
   const gap = spread > BURST_SECONDS ? spread : null;
   const cached = usage?.prompt_tokens_details?.cached_tokens;
   return html`<dl class="measured">
-    <div><dt>First token</dt><dd>${seconds(first)}</dd></div>
-    <div><dt>Between tokens</dt><dd>${seconds(gap)}</dd></div>
-    <div><dt>Tokens/s</dt><dd>${rate(made && last ? made / last : null)}</dd></div>
-    <div><dt>Prompt</dt><dd>${count(usage?.prompt_tokens)}</dd></div>
-    <div><dt>Cached</dt><dd>${count(cached)}</dd></div>
-    <div><dt>Answer</dt><dd>${count(made)}${answer.reason && answer.reason !== "stop" ? html` <small class="muted">${answer.reason}</small>` : ""}</dd></div>
+    <div><dt>${t("First token")}</dt><dd>${seconds(first)}</dd></div>
+    <div><dt>${t("Between tokens")}</dt><dd>${seconds(gap)}</dd></div>
+    <div><dt>${t("Tokens/s")}</dt><dd>${rate(made && last ? made / last : null)}</dd></div>
+    <div><dt>${t("Prompt")}</dt><dd>${count(usage?.prompt_tokens)}</dd></div>
+    <div><dt>${t("Cached")}</dt><dd>${count(cached)}</dd></div>
+    <div><dt>${t("Answer")}</dt><dd>${count(made)}${answer.reason && answer.reason !== "stop" ? html` <small class="muted">${answer.reason}</small>` : ""}</dd></div>
   </dl>`;
 }

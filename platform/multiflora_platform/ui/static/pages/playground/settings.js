@@ -1,5 +1,6 @@
 /** How answers are drawn, what is shown of them, and the schema they have to follow. */
 import { html } from "../../lib/html.js";
+import { t } from "../../lib/language.js";
 import { session } from "../../lib/session.js";
 import { Card } from "../../components/bits.js";
 import { Check, TextArea, TextField } from "../../components/fields.js";
@@ -9,18 +10,18 @@ export const DEFAULTS = { temperature: "0", topP: "1", topK: "", maxTokens: "128
 export function Settings({ value, onChange, mode }) {
   const set = (name) => (entry) => onChange({ ...value, [name]: entry });
   const number = { type: "number", inputmode: "decimal" };
-  return html`<${Card} title="Settings"><div class="stack">
+  return html`<${Card} title=${t("Settings")}><div class="stack">
     <div class="form-grid two">
-      <${TextField} label="Temperature" ...${number} min="0" max="2" step="0.1" value=${value.temperature} onInput=${set("temperature")} />
-      <${TextField} label="Most tokens" ...${number} min="1" max=${session.value.max_model_len} value=${value.maxTokens} onInput=${set("maxTokens")} />
-      <${TextField} label="Top p" ...${number} min="0" max="1" step="0.05" value=${value.topP} onInput=${set("topP")} />
-      <${TextField} label="Top k" ...${number} min="0" placeholder="all" value=${value.topK} onInput=${set("topK")} />
-      <${TextField} label="Seed" ...${number} placeholder="none" value=${value.seed} onInput=${set("seed")} />
-      <${TextField} label="Stop at" placeholder="text" value=${value.stop} onInput=${set("stop")} />
+      <${TextField} label=${t("Temperature")} ...${number} min="0" max="2" step="0.1" value=${value.temperature} onInput=${set("temperature")} />
+      <${TextField} label=${t("Most tokens")} ...${number} min="1" max=${session.value.max_model_len} value=${value.maxTokens} onInput=${set("maxTokens")} />
+      <${TextField} label=${t("Top p")} ...${number} min="0" max="1" step="0.05" value=${value.topP} onInput=${set("topP")} />
+      <${TextField} label=${t("Top k")} ...${number} min="0" placeholder=${t("all")} value=${value.topK} onInput=${set("topK")} />
+      <${TextField} label=${t("Seed")} ...${number} placeholder=${t("none")} value=${value.seed} onInput=${set("seed")} />
+      <${TextField} label=${t("Stop at")} placeholder=${t("text")} value=${value.stop} onInput=${set("stop")} />
     </div>
-    <${Check} label="Show probabilities" hint="The less likely a token, the stronger its colour" checked=${value.colour === "probability"} onChange=${(on) => set("colour")(on ? "probability" : "none")} />
-    <${Check} label="Show the difference to the base" hint="Colours tokens that the base model would not have chosen" checked=${value.colour === "difference"} onChange=${(on) => set("colour")(on ? "difference" : "none")} />
-    ${mode === "chat" && html`<${TextArea} label="JSON schema" hint="The answer follows it" rows="4" class="mono" spellcheck="false" placeholder='{"type": "object", …}' value=${value.schema} onInput=${set("schema")} problem=${schemaProblem(value.schema)} />`}
+    <${Check} label=${t("Show probabilities")} hint=${t("The less likely a token, the stronger its colour")} checked=${value.colour === "probability"} onChange=${(on) => set("colour")(on ? "probability" : "none")} />
+    <${Check} label=${t("Show the difference to the base")} hint=${t("Colours tokens that the base model would not have chosen")} checked=${value.colour === "difference"} onChange=${(on) => set("colour")(on ? "difference" : "none")} />
+    ${mode === "chat" && html`<${TextArea} label=${t("JSON schema")} hint=${t("The answer follows it")} rows="4" class="mono" spellcheck="false" placeholder='{"type": "object", …}' value=${value.schema} onInput=${set("schema")} problem=${schemaProblem(value.schema)} />`}
   </div><//>`;
 }
 
@@ -30,6 +31,6 @@ export function schemaProblem(text) {
     JSON.parse(text);
     return "";
   } catch (error) {
-    return `Not JSON: ${error.message}.`;
+    return t`Not JSON: ${error.message}.`;
   }
 }

@@ -1,5 +1,6 @@
 /** An answer as text, or as tokens coloured by how likely they were, alone or beside the base model. */
 import { html } from "../../lib/html.js";
+import { t } from "../../lib/language.js";
 
 const LARGEST = 38;
 
@@ -22,14 +23,14 @@ function background(token, base, isDifference) {
 const share = (logprob) => `${(100 * Math.exp(logprob)).toPrecision(3)}%`;
 
 function told(token, base, isDifference) {
-  if (isDifference && typeof base === "number") return `${share(token.logprob)} here, ${share(base)} by the base model`;
+  if (isDifference && typeof base === "number") return t`${share(token.logprob)} here, ${share(base)} by the base model`;
   const others = token.others.filter(([text]) => text !== token.text).map(([text, logprob]) => `${JSON.stringify(text)} ${share(logprob)}`);
-  return `${share(token.logprob)}${others.length ? `; otherwise ${others.join(", ")}` : ""}`;
+  return `${share(token.logprob)}${others.length ? t`; otherwise ${others.join(", ")}` : ""}`;
 }
 
 function legend(answer, isDifference) {
-  if (!isDifference) return "Colour: how unlikely the token was. Point at one for the alternatives.";
-  if (!answer.base) return answer.busy ? "The base model is asked when the answer is complete." : "The base model's probabilities are not known.";
+  if (!isDifference) return t("Colour: how unlikely the token was. Point at one for the alternatives.");
+  if (!answer.base) return answer.busy ? t("The base model is asked when the answer is complete.") : t("The base model's probabilities are not known.");
   const changed = answer.tokens.filter((token, i) => typeof answer.base[i] === "number" && token.logprob - answer.base[i] > Math.LN2).length;
-  return `Colour: how much likelier than for the base model; ${changed} of ${answer.tokens.length} tokens at least twice as likely.`;
+  return t`Colour: how much likelier than for the base model; ${changed} of ${answer.tokens.length} tokens at least twice as likely.`;
 }

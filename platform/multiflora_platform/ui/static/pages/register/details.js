@@ -1,5 +1,6 @@
 /** What is said about a version: what changed, and where it comes from. */
 import { html } from "../../lib/html.js";
+import { t } from "../../lib/language.js";
 import { Fold } from "../../components/bits.js";
 import { Select, TextArea, TextField } from "../../components/fields.js";
 
@@ -8,13 +9,13 @@ export const NO_DETAILS = { about: "", parent: "", run: "", datasets: "" };
 /** versions: the numbers that it may have been trained further from. */
 export function Details({ value, onChange, versions }) {
   const set = (name) => (entry) => onChange({ ...value, [name]: entry });
-  return html`<${Fold} title="Where it comes from" about="Optional: what changed, its training run and data"><div class="stack">
-    <${TextArea} label="About this version" rows="2" placeholder="Half the learning rate, twice the data" value=${value.about} onInput=${set("about")} />
+  return html`<${Fold} title=${t("Where it comes from")} about=${t("Optional: what changed, its training run and data")}><div class="stack">
+    <${TextArea} label=${t("About this version")} rows="2" placeholder=${t("Half the learning rate, twice the data")} value=${value.about} onInput=${set("about")} />
     <div class="form-grid">
-      ${versions.length > 0 && html`<${Select} label="Trained further from" value=${value.parent} onChange=${set("parent")}
-        of=${[["", "the base model"], ...versions.toReversed().map((one) => [String(one), `version ${one}`])]} />`}
-      <${TextField} label="Training run" hint="An id by which it is found again" spellcheck="false" autocomplete="off" value=${value.run} onInput=${set("run")} />
-      <${TextField} label="Datasets" hint="Separated by commas" spellcheck="false" autocomplete="off" value=${value.datasets} onInput=${set("datasets")} />
+      ${versions.length > 0 && html`<${Select} label=${t("Trained further from")} value=${value.parent} onChange=${set("parent")}
+        of=${[["", t("the base model")], ...versions.toReversed().map((one) => [String(one), t`version ${one}`])]} />`}
+      <${TextField} label=${t("Training run")} hint=${t("An id by which it is found again")} spellcheck="false" autocomplete="off" value=${value.run} onInput=${set("run")} />
+      <${TextField} label=${t("Datasets")} hint=${t("Separated by commas")} spellcheck="false" autocomplete="off" value=${value.datasets} onInput=${set("datasets")} />
     </div>
   </div><//>`;
 }

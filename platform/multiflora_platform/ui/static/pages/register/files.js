@@ -1,4 +1,5 @@
 /** Which of the dropped files make an adapter. */
+import { t } from "../../lib/language.js";
 const NEEDED = ["adapter_config.json", "adapter_model.safetensors"];
 const KEPT = new Set([...NEEDED, "README.md"]);
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
@@ -13,10 +14,10 @@ export function chosen(files) {
 export function problemOf(files) {
   if (files.length === 1 && ARCHIVE.test(files[0].name)) return "";
   const missing = NEEDED.filter((name) => !files.some((file) => file.name === name));
-  if (missing.length === NEEDED.length) return "Add the adapter's folder or an archive of it.";
-  if (missing.length) return `${missing[0]} is missing. PEFT's save_pretrained() writes it beside the other file.`;
+  if (missing.length === NEEDED.length) return t("Add the adapter's folder or an archive of it.");
+  if (missing.length) return t`${missing[0]} is missing. PEFT's save_pretrained() writes it beside the other file.`;
   const twice = files.find((file, i) => files.findIndex((other) => other.name === file.name) !== i);
-  return twice ? `${twice.name} is there twice. Add one adapter's folder at a time.` : "";
+  return twice ? t`${twice.name} is there twice. Add one adapter's folder at a time.` : "";
 }
 
 /** All files of a drop, those in folders, too. @param {DataTransfer} transfer */

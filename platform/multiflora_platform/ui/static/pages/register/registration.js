@@ -1,11 +1,11 @@
 /** The steps of a registration: adapter, upload, validation, alias, loading. Knows no markup. */
 import { useRef, useState } from "../../lib/html.js";
 import { ApiError, get, post, put, upload } from "../../lib/api.js";
+import { t } from "../../lib/language.js";
 
 const ENDED = new Set(["ready", "rejected", "archived"]);
 /** Of a version: its files are on their way, from where its source lies. */
 const FETCHED = new Set(["pending", "fetching"]);
-const CANCELLED = "Cancelled. Nothing was registered.";
 const LOOK_MS = 400;
 
 /** @returns {{state: object|null, start: (wish) => Promise<void>, cancel: () => void}} */
@@ -36,7 +36,7 @@ export function useRegistration() {
 async function cancelled(job) {
   try {
     if (job) await post(`/api/v1/jobs/${job.id}:cancel`);
-    return CANCELLED;
+    return t("Cancelled. Nothing was registered.");
   } catch (error) {
     return error.message;
   }
@@ -48,8 +48,8 @@ async function register(wish, report, signal) {
   const made = await makeVersion(wish, api, report, signal);
   report({ step: wish.files ? "validate" : "content", version: made.version, job: made.job });
   const version = await validated(api, made, Boolean(made.job) && !wish.files, report, signal);
-  if (version.state === "archived") throw new ApiError(409, `Version ${version.version} is archived, not served: the rows say why.`);
-  if (version.state !== "ready") throw new ApiError(422, `Version ${version.version} was rejected. The rows say why and what to do; nothing of it is served.`);
+  if (version.state === "archived") throw new ApiError(409, t`Version ${version.version} is archived, not served: the rows say why.`);
+  if (version.state !== "ready") throw new ApiError(422, t`Version ${version.version} was rejected. The rows say why and what to do; nothing of it is served.`);
   report({ step: "finish" });
   if (wish.alias) await setAlias(api, wish.alias, version.version);
   if (wish.warm) await post(`${api}:load?version=${version.version}`);

@@ -3,6 +3,7 @@ import { html, useEffect, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
 import { ofBase } from "../../lib/bases.js";
 import { bytes, count } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { session } from "../../lib/session.js";
 import { Card, Stats } from "../../components/bits.js";
 import { TextField } from "../../components/fields.js";
@@ -29,12 +30,12 @@ export function Capacity() {
     };
   }, [adapters, rank, context, sequences]);
   const number = { type: "number", min: 1, step: 1 };
-  return html`<${Card} title="What would fit?" about="With this server's settings and memory"><div class="stack">
+  return html`<${Card} title=${t("What would fit?")} about=${t("With this server's settings and memory")}><div class="stack">
     <div class="form-grid">
-      <${TextField} label="Adapters at once" ...${number} value=${adapters} onInput=${setAdapters} />
-      <${TextField} label="Rank of each" ...${number} value=${rank} onInput=${setRank} />
-      <${TextField} label="Sequences at once" ...${number} value=${sequences} onInput=${setSequences} />
-      <${TextField} label="Tokens of each" ...${number} value=${context} onInput=${setContext} />
+      <${TextField} label=${t("Adapters at once")} ...${number} value=${adapters} onInput=${setAdapters} />
+      <${TextField} label=${t("Rank of each")} ...${number} value=${rank} onInput=${setRank} />
+      <${TextField} label=${t("Sequences at once")} ...${number} value=${sequences} onInput=${setSequences} />
+      <${TextField} label=${t("Tokens of each")} ...${number} value=${context} onInput=${setContext} />
     </div>
     ${answer?.error && html`<${Failure} error=${answer.error} />`}
     ${answer?.data && html`<${Answer} of=${answer.data} />`}
@@ -44,7 +45,7 @@ export function Capacity() {
 function Answer({ of }) {
   const fits = of.fits_adapters && of.fits_context;
   return html`<div class="stack" aria-live="polite">
-    <${Notice} kind=${fits ? "ok" : "warn"} title=${fits ? "It fits." : of.fits_context ? "The adapters do not fit at once." : of.fits_adapters ? "The sequences do not fit at once." : "Neither adapters nor sequences fit at once."}>${of.advice}<//>
-    <${Stats} label="Needed" of=${[["Adapters", bytes(of.adapter_bytes)], ["Rank rows", count(of.rows_needed), `of ${count(of.rows)}`], ["KV cache", bytes(of.kv_bytes)], ["KV blocks", count(of.blocks_needed), `of ${count(of.blocks)}`]]} />
+    <${Notice} kind=${fits ? "ok" : "warn"} title=${fits ? t("It fits.") : of.fits_context ? t("The adapters do not fit at once.") : of.fits_adapters ? t("The sequences do not fit at once.") : t("Neither adapters nor sequences fit at once.")}>${of.advice}<//>
+    <${Stats} label=${t("Needed")} of=${[[t("Adapters"), bytes(of.adapter_bytes)], [t("Rank rows"), count(of.rows_needed), t`of ${count(of.rows)}`], [t("KV cache"), bytes(of.kv_bytes)], [t("KV blocks"), count(of.blocks_needed), t`of ${count(of.blocks)}`]]} />
   </div>`;
 }

@@ -1,7 +1,9 @@
 /** When which adapter lay in which slot, and how long loading it took; drawn as bars over time. */
 import { html, useMemo } from "../../lib/html.js";
 import { bytes, clock, seconds } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { colourOf } from "../../lib/theme.js";
+import { named } from "../../lib/values.js";
 import { Names } from "../../components/bits.js";
 import { Empty } from "../../components/states.js";
 import { Table } from "../../components/table.js";
@@ -28,30 +30,30 @@ function staysOf(events) {
   return stays;
 }
 
-const COLUMNS = [
-  { key: "at", label: "When", time: true, class: "muted" },
-  { key: "event", label: "What" },
-  { key: "versions", label: "Adapter", value: (event) => event.versions.join(", ") || event.digest, cell: (event) => html`<${Names} of=${event.versions} digest=${event.digest} />` },
-  { key: "slot", label: "Slot", number: true },
-  { key: "seconds", label: "Took", number: true, cell: (event) => seconds(event.seconds) },
-  { key: "bytes", label: "Size", number: true, cell: (event) => bytes(event.bytes) },
+const columns = () => [
+  { key: "at", label: t("When"), time: true, class: "muted" },
+  { key: "event", label: t("What"), cell: (event) => named(event.event) },
+  { key: "versions", label: t("Adapter"), value: (event) => event.versions.join(", ") || event.digest, cell: (event) => html`<${Names} of=${event.versions} digest=${event.digest} />` },
+  { key: "slot", label: t("Slot"), number: true },
+  { key: "seconds", label: t("Took"), number: true, cell: (event) => seconds(event.seconds) },
+  { key: "bytes", label: t("Size"), number: true, cell: (event) => bytes(event.bytes) },
 ];
 
 /** @param {{events: Array, name: string}} props name: of the table of them */
-export function Timeline({ events, name }) {
+export function Timeline({ events, name, label }) {
   const stays = useMemo(() => staysOf(events), [events]);
-  if (!stays.length) return html`<${Empty} title="Nothing was loaded yet" />`;
+  if (!stays.length) return html`<${Empty} title=${t("Nothing was loaded yet")} />`;
   const start = Math.min(...stays.map((stay) => stay.from));
   const end = Date.now() / 1000;
   const at = (moment) => `${(100 * (moment - start)) / Math.max(end - start, 1)}%`;
   const slots = [...new Set(stays.map((stay) => stay.slot))].sort((a, b) => a - b);
   return html`<div class="stack">
-    <div class="lanes" role="img" aria-label=${`${stays.length} stays in ${slots.length} slots since ${clock(start)}; the table below has them all`}>
-      ${slots.map((slot) => html`<div class="lane" key=${slot}><span class="muted small">slot ${slot}</span><span class="track">
-        ${stays.filter((stay) => stay.slot === slot).map((stay) => html`<i key=${stay.from} title=${`${stay.name}: ${clock(stay.from)} to ${stay.until ? clock(stay.until) : "now"}`}
+    <div class="lanes" role="img" aria-label=${t`${stays.length} stays in ${slots.length} slots since ${clock(start)}; the table below has them all`}>
+      ${slots.map((slot) => html`<div class="lane" key=${slot}><span class="muted small">${t`slot ${slot}`}</span><span class="track">
+        ${stays.filter((stay) => stay.slot === slot).map((stay) => html`<i key=${stay.from} title=${t`${stay.name}: ${clock(stay.from)} to ${stay.until ? clock(stay.until) : t("now")}`}
           style=${{ left: at(stay.from), right: `calc(100% - ${at(stay.until ?? end)})`, background: colourOf(stay.name.split("@")[0]) }}></i>`)}</span></div>`)}
-      <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>now</span></span></div>
+      <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>${t("now")}</span></span></div>
     </div>
-    <details><summary class="small muted">As a table</summary><${Table} kind="loads" name=${name} label=${name} sort="loads" columns=${COLUMNS} rows=${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED)} /></details>
+    <details><summary class="small muted">${t("As a table")}</summary><${Table} kind="loads" name=${name} label=${label} sort="loads" columns=${columns()} rows=${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED)} /></details>
   </div>`;
 }

@@ -2,6 +2,7 @@
 import { html, useState } from "../../lib/html.js";
 import { post, remove } from "../../lib/api.js";
 import { moment } from "../../lib/format.js";
+import { t } from "../../lib/language.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { Badge, Time } from "../../components/bits.js";
 import { ConfirmByName } from "../../components/dialog.js";
@@ -12,21 +13,21 @@ import { ShowKey } from "./new-key.js";
 const OVERLAP_SECONDS = 3600;
 
 export function Keys({ items, onChange }) {
-  if (!items.length) return html`<${Empty} title="No keys in the database">The keys of the server's configuration are not listed.<//>`;
-  return html`<${Table} name="keys" label="Keys" columns=${columnsOf(onChange)} rows=${items.toReversed()} keyOf=${(key) => key.id} />`;
+  if (!items.length) return html`<${Empty} title=${t("No keys in the database")}>${t("The keys of the server's configuration are not listed.")}<//>`;
+  return html`<${Table} name="keys" label=${t("Keys")} columns=${columnsOf(onChange)} rows=${items.toReversed()} keyOf=${(key) => key.id} />`;
 }
 
-const endOf = (key) => (key.revoked_at ? "revoked" : key.expires_at && moment(key.expires_at) < Date.now() / 1000 ? "expired" : null);
+const endOf = (key) => (key.revoked_at ? t("revoked") : key.expires_at && moment(key.expires_at) < Date.now() / 1000 ? t("expired") : null);
 
 const columnsOf = (onChange) => [
-  { key: "name", label: "Key", cell: (key) => html`<b>${key.name}</b> <span class="muted mono">${key.prefix}…</span>` },
-  { key: "tenant", label: "Belongs to", cell: (key) => key.tenant ?? html`<${Badge} kind="accent">administrators<//>` },
-  { key: "scopes", label: "May", class: "break", value: (key) => (key.scopes ? key.scopes.join(", ") : "all of its role") },
-  { key: "created_at", label: "Made", time: true, class: "muted" },
-  { key: "last_used_at", label: "Last used", time: true, class: "muted" },
-  { key: "ends", label: "Ends", time: true, value: (key) => key.revoked_at ?? key.expires_at,
-    cell: (key) => (endOf(key) ? html`<${Badge} kind="bad"><${Time} at=${key.revoked_at ?? key.expires_at} words=${endOf(key)} /><//>` : key.expires_at ? html`<${Time} at=${key.expires_at} />` : html`<span class="muted">never</span>`) },
-  { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (key) => html`<${Actions} one=${key} onChange=${onChange} />` },
+  { key: "name", label: t("Key"), cell: (key) => html`<b>${key.name}</b> <span class="muted mono">${key.prefix}…</span>` },
+  { key: "tenant", label: t("Belongs to"), cell: (key) => key.tenant ?? html`<${Badge} kind="accent">${t("administrators")}<//>` },
+  { key: "scopes", label: t("May"), class: "break", value: (key) => (key.scopes ? key.scopes.join(", ") : t("all of its role")) },
+  { key: "created_at", label: t("Made"), time: true, class: "muted" },
+  { key: "last_used_at", label: t("Last used"), time: true, class: "muted" },
+  { key: "ends", label: t("Ends"), time: true, value: (key) => key.revoked_at ?? key.expires_at,
+    cell: (key) => (endOf(key) ? html`<${Badge} kind="bad"><${Time} at=${key.revoked_at ?? key.expires_at} words=${endOf(key)} /><//>` : key.expires_at ? html`<${Time} at=${key.expires_at} />` : html`<span class="muted">${t("never")}</span>`) },
+  { key: "actions", label: t("Actions"), control: true, class: "nowrap", cell: (key) => html`<${Actions} one=${key} onChange=${onChange} />` },
 ];
 
 function Actions({ one, onChange }) {
@@ -36,10 +37,10 @@ function Actions({ one, onChange }) {
     if (made) setOpen({ made });
     onChange();
   };
-  return html`${!endOf(one) && html`<button class="button small quiet" title="A new key like it; this one works for another hour" onClick=${rotate}>Rotate</button>
-      <button class="button small quiet" onClick=${() => setOpen("revoke")}>Revoke…</button>`}
+  return html`${!endOf(one) && html`<button class="button small quiet" title=${t("A new key like it; this one works for another hour")} onClick=${rotate}>${t("Rotate")}</button>
+      <button class="button small quiet" onClick=${() => setOpen("revoke")}>${t("Revoke…")}</button>`}
     ${open?.made && html`<${ShowKey} made=${open.made} onClose=${() => setOpen(null)} />`}
-    ${open === "revoke" && html`<${ConfirmByName} title=${`Revoke the key ${one.name}?`} name=${one.name} action="Revoke" onClose=${() => setOpen(null)}
-      onConfirm=${async () => { await remove(`/api/v1/keys/${one.id}`); toast(`${one.name} is revoked.`); onChange(); }}>
-      Whoever uses it is refused from the next request on. This cannot be undone; make a new key instead.<//>`}`;
+    ${open === "revoke" && html`<${ConfirmByName} title=${t`Revoke the key ${one.name}?`} name=${one.name} action=${t("Revoke")} onClose=${() => setOpen(null)}
+      onConfirm=${async () => { await remove(`/api/v1/keys/${one.id}`); toast(t`${one.name} is revoked.`); onChange(); }}>
+      ${t("Whoever uses it is refused from the next request on. This cannot be undone; make a new key instead.")}<//>`}`;
 }

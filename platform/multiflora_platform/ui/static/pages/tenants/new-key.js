@@ -1,15 +1,16 @@
 /** A new key: for whom, for what, until when. It is shown once. */
 import { html, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
+import { t } from "../../lib/language.js";
 import { Dialog } from "../../components/dialog.js";
 import { Check, Select, TextField } from "../../components/fields.js";
 import { ShownOnce } from "../../components/shown-once.js";
 
-const SCOPES = [
-  ["inference", "Send requests to models"], ["registry:read", "See adapters"], ["registry:write", "Register and change adapters"],
-  ["usage:read", "See usage"], ["metrics", "Read metrics"], ["admin", "Everything else"],
+const allScopes = () => [
+  ["inference", t("Send requests to models")], ["registry:read", t("See adapters")], ["registry:write", t("Register and change adapters")],
+  ["usage:read", t("See usage")], ["metrics", t("Read metrics")], ["admin", t("Everything else")],
 ];
-const LIVES = [["", "Never"], ["1", "In a day"], ["30", "In 30 days"], ["90", "In 90 days"], ["365", "In a year"]];
+const lifetimes = () => [["", t("Never")], ["1", t("In a day")], ["30", t("In 30 days")], ["90", t("In 90 days")], ["365", t("In a year")]];
 
 export function NewKey({ tenants, tenant: fixed, onClose, onChange }) {
   const [name, setName] = useState("");
@@ -32,20 +33,20 @@ export function NewKey({ tenants, tenant: fixed, onClose, onChange }) {
   };
   if (made) return html`<${ShowKey} made=${made} onClose=${onClose} />`;
   const flip = (scope) => setScopes(scopes.includes(scope) ? scopes.filter((one) => one !== scope) : [...scopes, scope]);
-  const offered = tenant ? SCOPES.filter(([scope]) => scope !== "admin") : SCOPES;
-  return html`<${Dialog} title="New key" onClose=${onClose}><form class="stack" onSubmit=${make}>
-    <${TextField} label="Name" hint="What it is for, such as CI of the shop" autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem} />
+  const offered = tenant ? allScopes().filter(([scope]) => scope !== "admin") : allScopes();
+  return html`<${Dialog} title=${t("New key")} onClose=${onClose}><form class="stack" onSubmit=${make}>
+    <${TextField} label=${t("Name")} hint=${t("What it is for, such as CI of the shop")} autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem} />
     <div class="form-grid">
-      <${Select} label="Belongs to" disabled=${Boolean(fixed)} value=${tenant} onChange=${setTenant} of=${[...tenants.map((one) => [one, `Tenant ${one}`]), ["", "Administrators"]]} />
-      <${Select} label="Ends" value=${days} onChange=${setDays} of=${LIVES} />
+      <${Select} label=${t("Belongs to")} disabled=${Boolean(fixed)} value=${tenant} onChange=${setTenant} of=${[...tenants.map((one) => [one, t`Tenant ${one}`]), ["", t("Administrators")]]} />
+      <${Select} label=${t("Ends")} value=${days} onChange=${setDays} of=${lifetimes()} />
     </div>
-    <fieldset><legend>What it may do</legend>
-      <${Check} label="Only some of what its role may" checked=${narrow} onChange=${setNarrow} />
+    <fieldset><legend>${t("What it may do")}</legend>
+      <${Check} label=${t("Only some of what its role may")} checked=${narrow} onChange=${setNarrow} />
       ${narrow && offered.map(([scope, label]) => html`<${Check} key=${scope} label=${label} hint=${scope} checked=${scopes.includes(scope)} onChange=${() => flip(scope)} />`)}
     </fieldset>
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary" disabled=${narrow && !scopes.length}>Make key</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary" disabled=${narrow && !scopes.length}>${t("Make key")}</button></footer>
   </form><//>`;
 }
 
-export const ShowKey = ({ made, onClose }) => html`<${ShownOnce} title=${`The key ${made.name}`} label="Key" text=${made.key} onClose=${onClose}>
-  Copy it and keep it safe; the server stores only a fingerprint of it.<//>`;
+export const ShowKey = ({ made, onClose }) => html`<${ShownOnce} title=${t`The key ${made.name}`} label=${t("Key")} text=${made.key} onClose=${onClose}>
+  ${t("Copy it and keep it safe; the server stores only a fingerprint of it.")}<//>`;

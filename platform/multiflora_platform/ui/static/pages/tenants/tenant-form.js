@@ -1,12 +1,13 @@
 /** A tenant's name and limits: to make one, or to change one. An empty limit is no limit. */
 import { html, useState } from "../../lib/html.js";
 import { patch, post } from "../../lib/api.js";
+import { t } from "../../lib/language.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { Dialog } from "../../components/dialog.js";
 import { Check, Select, TextField } from "../../components/fields.js";
 
 const NEW = { name: "", allowed_adapters: ["*"], requests_per_minute: null, tokens_per_minute: null, max_concurrent_requests: null, budget_tokens_per_day: null, budget_tokens_per_month: null, budget_money_per_day: null, budget_money_per_month: null, kv_share: 1, priority: "normal", shared_prefixes: false };
-const PRIORITIES = [["high", "High"], ["normal", "Normal"], ["low", "Low"]];
+const priorities = () => [["high", t("High")], ["normal", t("Normal")], ["low", t("Low")]];
 
 /** @param {{tenant?: object}} props tenant: the one to change */
 export function TenantForm({ tenant, onClose, onChange }) {
@@ -21,32 +22,32 @@ export function TenantForm({ tenant, onClose, onChange }) {
     try {
       if (tenant) await patch(`${path}/${tenant.name}`, fieldsOf(values));
       else await post(path, { name, ...fieldsOf(values) });
-      const undo = tenant && (() => attempt(() => patch(`${path}/${tenant.name}`, fieldsOf(textOf(tenant))), "Changed back.").then(onChange));
-      toast(tenant ? `${name} is changed; it holds from the next request on.` : `${name} is made. Give it a key next.`, { undo });
+      const undo = tenant && (() => attempt(() => patch(`${path}/${tenant.name}`, fieldsOf(textOf(tenant))), t("Changed back.")).then(onChange));
+      toast(tenant ? t`${name} is changed; it holds from the next request on.` : t`${name} is made. Give it a key next.`, { undo });
       onChange();
       onClose();
     } catch (error) {
       setProblem({ [(error.pointer ?? "").split("/").pop() || "name"]: error.message });
     }
   };
-  const number = (field, label, step = "1") => html`<${TextField} label=${label} type="number" min=${step === "any" ? "0" : "1"} step=${step} placeholder="no limit" value=${values[field]} onInput=${set(field)} problem=${problem[field]} />`;
-  return html`<${Dialog} title=${tenant ? `Limits of ${name}` : "New tenant"} onClose=${onClose}><form class="stack" onSubmit=${save}>
-    ${!tenant && html`<${TextField} label="Name" autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem.name} />`}
-    <${TextField} label="Adapters it may use" hint="Patterns separated by commas, such as sql-*; its own are always its own" spellcheck="false" value=${values.allowed_adapters} onInput=${set("allowed_adapters")} problem=${problem.allowed_adapters} />
+  const number = (field, label, step = "1") => html`<${TextField} label=${label} type="number" min=${step === "any" ? "0" : "1"} step=${step} placeholder=${t("no limit")} value=${values[field]} onInput=${set(field)} problem=${problem[field]} />`;
+  return html`<${Dialog} title=${tenant ? t`Limits of ${name}` : t("New tenant")} onClose=${onClose}><form class="stack" onSubmit=${save}>
+    ${!tenant && html`<${TextField} label=${t("Name")} autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem.name} />`}
+    <${TextField} label=${t("Adapters it may use")} hint=${t("Patterns separated by commas, such as sql-*; its own are always its own")} spellcheck="false" value=${values.allowed_adapters} onInput=${set("allowed_adapters")} problem=${problem.allowed_adapters} />
     <div class="form-grid">
-      ${number("requests_per_minute", "Requests per minute")}
-      ${number("tokens_per_minute", "Tokens per minute")}
-      ${number("max_concurrent_requests", "Requests at once")}
-      ${number("budget_tokens_per_day", "Tokens a day")}
-      ${number("budget_tokens_per_month", "Tokens a month")}
-      ${number("budget_money_per_day", "Money a day", "any")}
-      ${number("budget_money_per_month", "Money a month", "any")}
-      <${TextField} label="Share of the cache, %" type="number" min="1" max="100" value=${values.kv_share} onInput=${set("kv_share")} problem=${problem.kv_share} />
-      <${Select} label="Priority" value=${values.priority} onChange=${set("priority")} of=${PRIORITIES} />
+      ${number("requests_per_minute", t("Requests per minute"))}
+      ${number("tokens_per_minute", t("Tokens per minute"))}
+      ${number("max_concurrent_requests", t("Requests at once"))}
+      ${number("budget_tokens_per_day", t("Tokens a day"))}
+      ${number("budget_tokens_per_month", t("Tokens a month"))}
+      ${number("budget_money_per_day", t("Money a day"), "any")}
+      ${number("budget_money_per_month", t("Money a month"), "any")}
+      <${TextField} label=${t("Share of the cache, %")} type="number" min="1" max="100" value=${values.kv_share} onInput=${set("kv_share")} problem=${problem.kv_share} />
+      <${Select} label=${t("Priority")} value=${values.priority} onChange=${set("priority")} of=${priorities()} />
     </div>
-    <${Check} label="Share cached prefixes with others that do" hint="They can tell by its speed whether a prefix was used before" checked=${values.shared_prefixes} onChange=${set("shared_prefixes")} />
+    <${Check} label=${t("Share cached prefixes with others that do")} hint=${t("They can tell by its speed whether a prefix was used before")} checked=${values.shared_prefixes} onChange=${set("shared_prefixes")} />
     ${tenant && problem.name && html`<p class="problem" role="alert">${problem.name}</p>`}
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">${tenant ? "Save" : "Make tenant"}</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${tenant ? t("Save") : t("Make tenant")}</button></footer>
   </form><//>`;
 }
 

@@ -1,6 +1,7 @@
 /** A webhook's address and events: to make one, or to change one. Its secret is shown once. */
 import { html, useState } from "../../lib/html.js";
 import { patch, post } from "../../lib/api.js";
+import { t } from "../../lib/language.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { hostOf, pathOf, unchanged } from "../../lib/webhooks.js";
 import { Dialog } from "../../components/dialog.js";
@@ -29,20 +30,20 @@ export function WebhookForm({ webhook, onClose, onChange }) {
     }
   };
   if (made) return html`<${ShowSecret} made=${made} onClose=${onClose} />`;
-  return html`<${Dialog} title=${webhook ? `Change ${hostOf(webhook)}` : "New webhook"} onClose=${onClose}><form class="stack" onSubmit=${save}>
-    <${TextField} label="URL" type="url" hint="It gets a POST for each event, and answers 2xx within 10 seconds" autocomplete="off" spellcheck="false" required value=${values.url} onInput=${set("url")} problem=${problem.url} />
-    <${TextField} label="Events" hint="Patterns separated by commas, such as alias.*, rollout.*, alert.*; * is every event" autocomplete="off" spellcheck="false" required value=${values.events} onInput=${set("events")} problem=${problem.events} />
-    <${TextField} label="Description" hint="Who is told there, and why" maxlength="1000" value=${values.description} onInput=${set("description")} problem=${problem.description} />
-    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">${webhook ? "Save" : "Make webhook"}</button></footer>
+  return html`<${Dialog} title=${webhook ? t`Change ${hostOf(webhook)}` : t("New webhook")} onClose=${onClose}><form class="stack" onSubmit=${save}>
+    <${TextField} label="URL" type="url" hint=${t("It gets a POST for each event, and answers 2xx within 10 seconds")} autocomplete="off" spellcheck="false" required value=${values.url} onInput=${set("url")} problem=${problem.url} />
+    <${TextField} label=${t("Events")} hint=${t("Patterns separated by commas, such as alias.*, rollout.*, alert.*; * is every event")} autocomplete="off" spellcheck="false" required value=${values.events} onInput=${set("events")} problem=${problem.events} />
+    <${TextField} label=${t("Description")} hint=${t("Who is told there, and why")} maxlength="1000" value=${values.description} onInput=${set("description")} problem=${problem.description} />
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${webhook ? t("Save") : t("Make webhook")}</button></footer>
   </form><//>`;
 }
 
 async function change(webhook, body, onChange) {
   const changed = await patch(pathOf(webhook), body, unchanged(webhook));
   const { url, events, description } = webhook;
-  const undo = () => attempt(() => patch(pathOf(webhook), { url, events, description }, unchanged(changed)), "Changed back.").then(onChange);
-  toast(`${hostOf(changed)} is changed; it holds from the next message on.`, { undo });
+  const undo = () => attempt(() => patch(pathOf(webhook), { url, events, description }, unchanged(changed)), t("Changed back.")).then(onChange);
+  toast(t`${hostOf(changed)} is changed; it holds from the next message on.`, { undo });
 }
 
-export const ShowSecret = ({ made, onClose }) => html`<${ShownOnce} title=${`The secret of ${hostOf(made)}`} label="Secret" text=${made.secret} onClose=${onClose}>
-  Give it to the receiver: libraries of Standard Webhooks verify with it that a message is from this server.<//>`;
+export const ShowSecret = ({ made, onClose }) => html`<${ShownOnce} title=${t`The secret of ${hostOf(made)}`} label=${t("Secret")} text=${made.secret} onClose=${onClose}>
+  ${t("Give it to the receiver: libraries of Standard Webhooks verify with it that a message is from this server.")}<//>`;

@@ -1,0 +1,8 @@
+/** The Chinese (simplified) of every text, by its English. */
+import { adapters } from "./zh/adapters.js";
+import { making } from "./zh/making.js";
+import { manage } from "./zh/manage.js";
+import { shell } from "./zh/shell.js";
+import { watch } from "./zh/watch.js";
+
+export const words = { ...shell, ...watch, ...adapters, ...making, ...manage };
