@@ -437,6 +437,11 @@ class Settings(BaseModel):
         return self.host in _LOOPBACK
 
     @property
+    def num_ranks(self) -> int:
+        """Processes that compute the model together, of each engine."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / DATABASE_NAME}"
 

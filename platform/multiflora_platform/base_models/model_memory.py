@@ -21,7 +21,7 @@ def require_memory(name: str, folder: Path, checkpoint_dtype: str | None, settin
         return
     weights = weight_bytes(folder, checkpoint_dtype, settings.dtype)
     # Without --kv-cache-memory an engine takes a part of what is free: it never asks for more than there is.
-    kv = (settings.kv_cache_memory or 0) * settings.tensor_parallel_size * settings.pipeline_parallel_size
+    kv = (settings.kv_cache_memory or 0) * settings.num_ranks
     available = available_host_memory()
     if (weights + kv) * settings.replicas > available:
         raise NotEnoughMemory(name, weights, kv, settings.replicas, available)

@@ -23,7 +23,7 @@ _STARTS = 3
 def application_of(group: GroupToDeploy, cluster_gpus: float) -> dict[str, Any]:
     """An application of Serve's schema. Engines are replaced where `args`, or what they take, differ from what is
     deployed; their number changes in place. cluster_gpus: of all nodes."""
-    ranks = group.settings.tensor_parallel_size
+    ranks = group.settings.num_ranks
     threads = group.settings.num_threads
     cpus = group.scale.cpus or float(ranks * (threads or 1))
     args = {
@@ -70,7 +70,7 @@ def _gpus(group: GroupToDeploy, cluster_gpus: float) -> int:
     if group.scale.gpus is not None:
         return group.scale.gpus
     uses = group.settings.device == "cuda" or (group.settings.device == "auto" and cluster_gpus > 0)
-    return group.settings.tensor_parallel_size if uses else 0
+    return group.settings.num_ranks if uses else 0
 
 
 def _place(scale: Scale, cpus: float, gpus: int, ranks: int) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def test_one_engine_more_may_run_while_engines_are_replaced(most: int) -> None:
         (Scale(), {"device": "cuda"}, 0, 1, 1, 1),
         (Scale(gpus=0), {}, 8, 1, 0, 1),
         (Scale(cpus=6), {"tensor_parallel_size": 2}, 8, 6, 2, 3),
+        (Scale(), {"tensor_parallel_size": 2, "pipeline_parallel_size": 3}, 8, 6, 6, 1),
     ],
 )
 def test_what_an_engine_takes_of_its_node(
