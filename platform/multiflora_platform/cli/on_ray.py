@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiflora_platform.cli.terminal.output import add_output_flag, emit
-from multiflora_platform.exit_codes import ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, default_data_dir
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from multiflora_platform.on_ray.node import LocalNode
+    from multiflora_platform.on_ray.status import RayGroup
 
 _NEEDED = ("ray", "psutil")
 _COLUMNS = {
@@ -97,8 +99,11 @@ def down(arguments: argparse.Namespace) -> int:
         print("No Ray node runs here.")
         return ExitCode.OK
     if state.is_first and state.is_running:
-        with _cluster(node) as cluster:
-            cluster.end_engines()
+        try:
+            with _cluster(node) as cluster:
+                cluster.end_engines()
+        except CommandError as error:
+            print(f"multiflora: {error}; they are killed", file=sys.stderr)
     node.stop()
     print("ended")
     return ExitCode.OK
@@ -119,7 +124,7 @@ def deploy(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _line(group: Any) -> str:
+def _line(group: RayGroup) -> str:
     counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(group.replicas.items()))
     return f"{group.name}: {group.state.lower()} ({counts or 'no engines'})"
 
@@ -131,8 +136,11 @@ def show(arguments: argparse.Namespace) -> int:
     from multiflora_platform.on_ray.status import engines_of
 
     given = arguments.database_url or os.environ.get(_DATABASE)
-    engines = engines_of([given] if given else node.databases(), [group.name for group in groups])
-    _emit(arguments.output, {"nodes": nodes, "groups": groups, "engines": engines})
+    engines: list[dict[str, Any]] = []
+    try:
+        engines = engines_of([given] if given else node.databases(), [group.name for group in groups])
+    finally:  # a database that is away is told, and what Ray says nevertheless
+        _emit(arguments.output, {"nodes": nodes, "groups": groups, "engines": engines})
     return ExitCode.OK
 
 
@@ -149,7 +157,9 @@ def _node(arguments: argparse.Namespace) -> LocalNode:
 def _cluster(node: LocalNode) -> Iterator[ModuleType]:
     """That of the node that runs here. Raises CommandError where none does."""
     state = node.require_running()
-    os.environ.update(node.variables(state))
+    environment = node.environment(state.host)
+    os.environ.clear()  # Ray reads it as it is imported
+    os.environ.update(environment)
     from multiflora_platform.on_ray import cluster
 
     with cluster.connected(state.address):

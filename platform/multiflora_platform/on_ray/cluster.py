@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve._private.api import serve_start
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ServeDeploySchema
 
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.on_ray.applications import DEPLOYMENT
 from multiflora_platform.on_ray.engine_on_ray import EngineOnRay
+from multiflora_platform.on_ray.status import RayGroup, RayNode
 
 # What it tells on a terminal is for developers of Ray; failures are raised.
 for _name in ("ray", "ray.serve"):
@@ -28,28 +30,6 @@ for _name in ("ray", "ray.serve"):
 
 _POLL_SECONDS = 0.5
 _EXCEPTION = re.compile(r"^[\w.]+: ")
-_FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
-
-
-class RayNode(msgspec.Struct, frozen=True):
-    address: str
-    state: str
-    # As Ray counts them, by its names.
-    resources: dict[str, float]
-
-
-class RayGroup(msgspec.Struct, frozen=True):
-    """An application. replicas: how many are in which state. message: why it is not well, as Serve says it."""
-
-    name: str
-    state: str
-    replicas: dict[str, int]
-    message: str
-
-    @property
-    def has_failed(self) -> bool:
-        """For good: it is not tried once more, after another deployment has failed."""
-        return self.state in _FAILED and "STARTING" not in self.replicas
 
 
 class ServedEngine:
@@ -82,8 +62,8 @@ def connected(address: str) -> Iterator[None]:
     """Raises CommandError where no cluster answers there."""
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, namespace="serve")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        cause = str(error).strip().splitlines()[0]
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        cause = str(error).strip().partition("\n")[0]
         raise CommandError(f"no Ray cluster answers at {address}: {cause}", ExitCode.UNREACHABLE) from None
     try:
         yield
@@ -117,8 +97,11 @@ def wait_deployed(names: Sequence[str], timeout: float, tell: Callable[[RayGroup
         if len(found) == len(names) and all(group.state == "RUNNING" for group in found.values()):
             return
         if time.monotonic() > until:
-            waiting = next(group for group in found.values() if group.state != "RUNNING")
-            raise CommandError(f"{waiting.name} is not deployed after {timeout:.0f} s, and goes on: {waiting.message}")
+            waiting = [name for name in names if name not in found or found[name].state != "RUNNING"]
+            causes = [found[name].message for name in waiting if name in found and found[name].message]
+            raise CommandError(
+                f"{', '.join(waiting)}: not deployed after {timeout:.0f} s, and not given up: {'; '.join(causes)}"
+            )
         time.sleep(_POLL_SECONDS)
 
 
@@ -150,5 +133,8 @@ def nodes() -> Sequence[RayNode]:
 
 
 def end_engines() -> None:
-    """All of them, each after it has answered what it had."""
-    serve.shutdown()
+    """All of them, each after it has answered what it had. Raises CommandError."""
+    try:
+        serve.shutdown()
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise CommandError(f"the engines cannot be ended in order: {str(error).partition(chr(10))[0]}") from None

@@ -30,6 +30,7 @@ _MARK = "MULTIFLORA_RAY_FOLDER"
 _INSIDE = "r"
 """Of a node's folder, which is its owner's alone: what Ray is given, which it opens to everybody."""
 _ADDRESS_FILE = f"{_INSIDE}/ray_current_cluster"
+_OF_ANOTHER_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN"})
 _LOOPBACK = "127.0.0.1"
 """Of addresses of loopback the only one that Ray keeps to."""
 _PORT = 6379
@@ -98,9 +99,10 @@ class LocalNode:
         except FileNotFoundError:
             return None
 
-    def variables(self, state: NodeState) -> dict[str, str]:
-        """Of the environment of what connects to the node's cluster."""
-        return ray_variables(state.host, self.token_file)
+    def environment(self, host: str) -> dict[str, str]:
+        """Of what has to do with a node of this address: ours, without what another cluster has left in it."""
+        inherited = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_CLUSTER}
+        return {**inherited, **ray_variables(host, self.token_file)}
 
     def databases(self) -> list[str]:
         """URLs of those that engines deployed from here are listed in."""
@@ -129,7 +131,7 @@ class LocalNode:
         self._keep_token(token_file, joins=plan.join is not None)
         folder = _short_folder()
         try:
-            state = _started(plan, folder, {**ray_variables(plan.host, self.token_file), _MARK: str(folder)})
+            state = _started(plan, folder, {**self.environment(plan.host), _MARK: str(folder)})
         except BaseException:
             end_all(_marked(str(folder)))
             shutil.rmtree(folder, ignore_errors=True)
@@ -150,6 +152,7 @@ class LocalNode:
         end_all(processes | _marked(state.folder))
         shutil.rmtree(state.folder, ignore_errors=True)
         self._state_file.unlink()
+        self._databases_file.unlink(missing_ok=True)
 
     def _keep_token(self, given: Path | None, *, joins: bool) -> None:
         if given is not None:
@@ -201,16 +204,14 @@ def end_all(processes: set[psutil.Process]) -> None:
         raise CommandError(f"these processes of Ray's cannot be ended: {', '.join(str(one.pid) for one in left)}")
 
 
-def _started(plan: NodePlan, folder: Path, variables: Mapping[str, str]) -> NodeState:
-    # The token is in a file, and the address is asked for: what another cluster has left in our environment is not it.
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_AUTH_TOKEN", "RAY_ADDRESS")}
+def _started(plan: NodePlan, folder: Path, environment: Mapping[str, str]) -> NodeState:
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", *_arguments(plan, folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**inherited, **variables},
+            env=environment,
             start_new_session=True,
         )
     until = time.monotonic() + _START_SECONDS

@@ -6,8 +6,33 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from multiflora_platform.fleet.hosts.replica_table import Lease, leases
 from multiflora_platform.server.beginnings import open_database
+
+_FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+
+
+class RayNode(msgspec.Struct, frozen=True):
+    address: str
+    state: str
+    # As Ray counts them, by its names.
+    resources: dict[str, float]
+
+
+class RayGroup(msgspec.Struct, frozen=True):
+    """An application. replicas: how many are in which state. message: why it is not well, as Serve says it."""
+
+    name: str
+    state: str
+    replicas: dict[str, int]
+    message: str
+
+    @property
+    def has_failed(self) -> bool:
+        """For good: it is not tried once more, after another deployment has failed."""
+        return self.state in _FAILED and "STARTING" not in self.replicas
 
 
 def engines_of(database_urls: Sequence[str], groups: Sequence[str]) -> list[dict[str, Any]]:

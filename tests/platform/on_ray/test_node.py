@@ -54,6 +54,7 @@ def plan(host: str = "127.0.0.1", **more: object) -> NodePlan:
 
 def test_a_node_is_found_again_and_its_end_leaves_no_process_and_no_folder(node: LocalNode) -> None:
     state = node.start(plan(num_cpus=3, further=["--min-worker-port", "20000"]), None)
+    node.note_databases(["postgresql://b"])
     try:
         told = json.loads((Path(state.folder) / "told.json").read_text(encoding="utf-8"))
         with pytest.raises(ConfigurationError, match="already"):
@@ -68,7 +69,7 @@ def test_a_node_is_found_again_and_its_end_leaves_no_process_and_no_folder(node:
     assert not psutil.pid_exists(state.pid) or psutil.Process(state.pid).status() == psutil.STATUS_ZOMBIE
     assert not psutil.pid_exists(told["child"]), "it was killed, though it took no notice of SIGTERM"
     assert not Path(state.folder).exists()
-    assert node.state() is None
+    assert (node.state(), node.databases()) == (None, [])
     with pytest.raises(CommandError, match="no Ray node runs here"):
         node.require_running()
     node.stop()
