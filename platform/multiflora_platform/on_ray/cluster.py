@@ -24,10 +24,6 @@ from multiflora_platform.on_ray.applications import DEPLOYMENT
 from multiflora_platform.on_ray.engine_on_ray import EngineOnRay
 from multiflora_platform.on_ray.status import RayGroup, RayNode
 
-# What it tells on a terminal is for developers of Ray; failures are raised.
-for _name in ("ray", "ray.serve"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-
 _POLL_SECONDS = 0.5
 _EXCEPTION = re.compile(r"^[\w.]+: ")
 
@@ -60,6 +56,8 @@ def application(args: dict[str, Any]) -> serve.Application:
 @contextmanager
 def connected(address: str) -> Iterator[None]:
     """Raises CommandError where no cluster answers there."""
+    for name in ("ray", "ray.serve"):  # here alone: failures are raised, and a replica's log needs what it tells
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, namespace="serve")
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
@@ -76,7 +74,10 @@ def total_gpus() -> float:
 
 
 def deploy(applications: Sequence[dict[str, Any]]) -> None:
-    """These and no others from now on. Returns when Serve knows of them."""
+    """These and no others from now on. Returns when Serve knows of them.
+
+    As Serve's REST interface does it: `serve.run` takes whatever it is given for new, and would replace all engines.
+    """
     client = serve_start(proxy_location="Disabled")
     schema = {"proxy_location": "Disabled", "applications": list(applications)}
     client.deploy_apps(ServeDeploySchema.model_validate(schema))
