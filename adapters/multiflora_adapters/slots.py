@@ -6,13 +6,14 @@ neither files nor which requests use a slot; residency decides what comes and go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.device.copies import DeviceCopies
+from multiflora_adapters.device.expert_addresses import ExpertAddresses, ExpertPoolSite
 from multiflora_adapters.device.own_tensors import ByteBudget, OwnTensors
 from multiflora_adapters.device.rows import RowAllocator
 from multiflora_adapters.device.slot_vectors import SlotVectors
@@ -204,8 +205,10 @@ class SlotPool:
             for i, (name, site) in enumerate(base.sites.items())
         }
         self._rows = RowAllocator(num_rows)
+        linears = [linear.name for layer in base.sparse_layers for linear in layer.linears]
+        self._addresses = ExpertAddresses(linears, num_slots, highest, self._device)
         self._residents: dict[int, _Resident] = {}
-        self._layouts: dict[tuple[tuple[bool, bool, bool], ...], int] = {}
+        self._layouts: dict[Hashable, int] = {}
         self._layout = self._current_layout()
 
     def site(self, name: str) -> PoolSite:
@@ -216,11 +219,16 @@ class SlotPool:
         """Slot -> its adapter's LoRA on one linear of all experts of a layer, by `ExpertLinear.name`; live."""
         return self._experts.of(linear)
 
+    def expert_site(self, linear: str) -> ExpertPoolSite:
+        """The same for kernels that serve all adapters at once; it stays the same for the pool's whole life."""
+        return self._addresses.site(linear)
+
     @property
     def layout(self) -> int:
         """Names the set of tensors that a CUDA graph over all allocated sites holds: same number, same tensors.
 
-        It changes when embedding, head, a magnitude or a shift comes into use, and comes back with the last user.
+        It changes when embedding, head, a magnitude, a shift or LoRA on experts comes into use, and comes back with the
+        last user.
         """
         return self._layout
 
@@ -266,6 +274,7 @@ class SlotPool:
         self._own_bytes.free(slot)
         self._replaced.free(slot)
         self._experts.free(slot)
+        self._addresses.detach(slot)
         # Kernels skip a slot of rank 0, so that its rows may go to another adapter at once.
         self._ranks[:, slot] = 0
         # A launched step may still read the vectors that are now reset.
@@ -295,6 +304,7 @@ class SlotPool:
             yield 0
         self._replaced.attach(slot, replaced)
         self._experts.attach(slot, experts)
+        self._addresses.attach(slot, experts)
         self._attach(slot, offset, host)
 
     def _attach(self, slot: int, offset: int, host: HostAdapter) -> None:
@@ -312,4 +322,4 @@ class SlotPool:
         present = tuple(
             (site.is_allocated, site.magnitude is not None, site.shift is not None) for site in self._sites.values()
         )
-        return self._layouts.setdefault(present, len(self._layouts))
+        return self._layouts.setdefault((present, self._addresses.in_use), len(self._layouts))

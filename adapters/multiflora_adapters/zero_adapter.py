@@ -6,14 +6,29 @@ from collections.abc import Iterable
 
 import torch
 
-from multiflora_adapters.base_model import Site
+from multiflora_adapters.base_model import ExpertLinear, Site
+from multiflora_adapters.experts.weights import ExpertWeights, stacked
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 
-def zero_adapter(sites: Iterable[Site], rank: int, dtype: torch.dtype, *, has_vectors: bool = False) -> HostAdapter:
-    """On all of these. has_vectors: with magnitudes and biases everywhere."""
+def zero_adapter(
+    sites: Iterable[Site],
+    rank: int,
+    dtype: torch.dtype,
+    *,
+    has_vectors: bool = False,
+    linears: Iterable[ExpertLinear] = (),
+) -> HostAdapter:
+    """On all of these. has_vectors: with magnitudes and biases everywhere. linears: of all their experts."""
     weights = {site.name: _nothing(site, rank, dtype, has_vectors) for site in sites}
-    return HostAdapter("zero", rank, weights, sum(site.num_bytes for site in weights.values()))
+    experts = {linear.name: _nothing_of_experts(linear, rank, dtype) for linear in linears}
+    num_bytes = sum(site.num_bytes for site in weights.values()) + sum(own.num_bytes for own in experts.values())
+    return HostAdapter("zero", rank, weights, num_bytes, experts=experts)
+
+
+def _nothing_of_experts(linear: ExpertLinear, rank: int, dtype: torch.dtype) -> ExpertWeights:
+    a, b = (torch.zeros(rank, size, dtype=dtype) for size in (linear.sites[0].in_features, linear.out_features))
+    return stacked(linear, dict.fromkeys(range(len(linear.sites)), (a, b, None)))
 
 
 def _nothing(site: Site, rank: int, dtype: torch.dtype, has_vectors: bool) -> SiteWeights:

@@ -22,6 +22,7 @@ from multiflora_kernels.attention import plan as attention_plan
 from multiflora_kernels.attention import triton as attention_triton
 from multiflora_kernels.linear import narrow_triton
 from multiflora_kernels.lora import launch as lora_launch
+from multiflora_kernels.moe import expert_lora_triton as moe_lora
 from multiflora_kernels.moe import grouped_triton as moe_grouped
 from multiflora_kernels.moe import tiles as moe_tiles
 from multiflora_kernels.rope import lora_triton as rope_lora_triton
@@ -38,6 +39,7 @@ OPS = (
     attention_triton,
     lora_launch,
     moe_grouped,
+    moe_lora,
     moe_tiles,
     narrow_triton,
     rms_norm,

@@ -79,30 +79,35 @@ def _compile_for_adapters(dummy: Dummy, pool: SlotPool, model: ModelConfig) -> N
     pool.remove(slot)
 
 
-def _compile_for_experts(dummy: Dummy, model: ModelConfig, most_tokens: int) -> None:
-    """Products of experts are compiled for how many tokens each gets on average: few of a chunk that is long."""
+def _compile_for_experts(dummy: Dummy, model: ModelConfig, most_tokens: int, slot: int | None = None) -> None:
+    """Products of experts are compiled for how many tokens each gets on average: few of a chunk that is long. slot: of
+    an adapter that touches experts."""
     mixture = model.form.mixture
     if mixture is None:
         return
     for rows in (DECODE_ROWS, FEW_ROWS):
         tokens = min((rows + 1) * mixture.num_experts // mixture.top_k, most_tokens)
-        dummy.logits([None] * -(-tokens // _MANY_TOKENS), _MANY_TOKENS)
+        dummy.logits([slot] * -(-tokens // _MANY_TOKENS), _MANY_TOKENS)
 
 
 @torch.inference_mode()
 def compile_for_rare_adapters(config: EngineConfig, model: ModelConfig, weights: ModelWeights, base: BaseModel) -> None:
-    """Kernels that only some adapters need: for magnitudes, biases, LoRA on embedding and head. No request waits for a
-    compiler when the first of them comes. In pools of their own, gone afterwards: in that of requests, what adapters
-    bring into use stays for good."""
+    """Kernels that only some adapters need: for magnitudes, biases, LoRA on embedding, head and experts. No request
+    waits for a compiler when the first of them comes. In pools of their own, gone afterwards: in that of requests, what
+    adapters bring into use stays for good."""
     device, dtype = weights.device, weights.dtype
     for has_vectors in (False, True):
-        pool = SlotPool(base, 1, _RARE_ROWS, dtype, device, config.max_lora_rank)
+        # One layer's experts are as good as all, and much smaller.
+        linears = [linear for layer in base.sparse_layers[:1] for linear in layer.linears]
+        adapter = zero_adapter(base.sites.values(), _RANK, dtype, has_vectors=has_vectors, linears=linears)
+        pool = SlotPool(base, 1, _RARE_ROWS, dtype, device, config.max_lora_rank, adapter.own_bytes)
         decoder = Decoder(model, weights, model_tables(model, _MANY_TOKENS, device), pool)
         kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
         dummy = DummyPass(decoder, model, config.block_size, _MANY_TOKENS, device, dtype, kv_dtype)
-        slot = pool.put(zero_adapter(base.sites.values(), _RANK, dtype, has_vectors=has_vectors))
+        slot = pool.put(adapter)
         for tokens in (_FEW_TOKENS, _MANY_TOKENS):
             dummy.logits([None, slot], tokens)
+        _compile_for_experts(dummy, model, config.max_num_batched_tokens, slot)
 
 
 def warm_up_sampler(sampler: Sampler, logits: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ What a layer does is its block's business (blocks/). Knows neither sequences nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,7 @@ from multiflora_engine.models.blocks.layers import make_blocks
 from multiflora_engine.models.blocks.linear import Linear, LivePoolSite, Sites, is_touched
 from multiflora_engine.models.blocks.norms import NO_NORM, make_norm, optional_norm
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.weights import EndWeights, MixtureWeights, ModelWeights
+from multiflora_engine.models.weights import EndWeights, ModelWeights
 from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention
 from multiflora_kernels.attention.step import AttentionStep
@@ -147,7 +147,6 @@ class Decoder:
         self._ropes = tuple(ropes)
         self._rope_of_layer = [config.rope_of_layer[layer] for layer in config.layers]
         self._first_norm = make_norm(config, weights.layers[0].input_norm)
-        self._experts_loras = [] if sites is None else _loras_of_experts(weights, sites)
         self._own_ends = Ends(config, weights, sites, shards) if config.has_ends else None
         # Between stages goes the residual alone, and who receives it norms it.
         last_norm = NO_NORM if self._stages is not None or self._own_ends is None else self._own_ends.norm
@@ -234,12 +233,10 @@ class Decoder:
         return self._own_ends.head(hidden, lora)
 
     def runs_in_graphs(self, slots: Collection[int]) -> bool:
-        """Whether a graph can serve a batch of these adapters: not those with an embedding or a head of their own, nor
-        with LoRA on experts."""
+        """Whether a graph can serve a batch of these adapters: not those with an embedding or a head of their own."""
         assert self._own_ends is not None, "stages run step by step"
         sites = (self._own_ends.embedding.site, self._own_ends.head.site)
-        owned = [site.replaced_rows for site in sites if site is not None] + self._experts_loras
-        return not any(slot in by_slot for by_slot in owned for slot in slots)
+        return not any(site is not None and slot in site.replaced_rows for site in sites for slot in slots)
 
     def _step(self, batch: ForwardBatch, heads: AttentionHeads) -> ForwardStep:
         """What all layers share: made once, so that none of them asks the batch again."""
@@ -263,9 +260,3 @@ class Decoder:
         if not self._takes_plans:
             return None
         return plan_attention(*lengths, len(batch.token_ids), heads, window, batch.query_bounds)
-
-
-def _loras_of_experts(weights: ModelWeights, sites: Sites) -> list[Mapping[int, object]]:
-    """Slot -> its adapter's LoRA, of each linear of experts; live."""
-    mixtures = [layer.mlp for layer in weights.layers if isinstance(layer.mlp, MixtureWeights)]
-    return [sites.experts(name) for mlp in mixtures for name in (*mlp.up_linears, mlp.down_linear)]

@@ -35,7 +35,7 @@ _PREFILL_PARTS = 4
 
 def shrunk_empty(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
     """Memory for the rank values of x: [splits, T, sites, max_rank] float32."""
-    splits = -(-x.shape[1] // _split_k(x.shape[1], tiles.tile))
+    splits = -(-x.shape[1] // split_k(x.shape[1], tiles.tile))
     max_rank = max(site.max_rank for site in sites)
     return torch.empty((splits, x.shape[0], len(sites), max_rank), dtype=torch.float32, device=x.device)
 
@@ -46,13 +46,13 @@ def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles, 
     Only the ranks of tokens that have an adapter are written; their consumer sums over the splits, in order.
     """
     k, splits, max_rank = x.shape[1], h.shape[0], h.shape[3]
-    split_k = _split_k(k, tiles.tile)
+    part = split_k(k, tiles.tile)
     # Capped, not one program an item: each takes items until none is left, which evens out ranks that differ.
     items = tiles.max_adapter_tiles * splits * len(sites)
     _shrink_kernel[(min(items, MAX_PROGRAMS),)](
         h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
         *_three([s.ranks for s in sites]),
-        k, x.stride(0), max_rank, h.stride(0), split_k, splits, items,
+        k, x.stride(0), max_rank, h.stride(0), part, splits, items,
         SITES=len(sites), DOT=dot_dtype(x.dtype), **_shrink_form(tiles.tile, x.dtype),
     )  # fmt: skip
 
@@ -112,7 +112,7 @@ def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> 
     return h
 
 
-def _split_k(k: int, tile: int) -> int:
+def split_k(k: int, tile: int) -> int:
     """Columns of K that one item multiplies. It depends on K alone: the number of parts is a compiled form of what sums
     them, and none may be new when the first large batch comes."""
     # Decode reads little per token, so K is cut finely to occupy all processors; prefill has tiles enough.
@@ -171,7 +171,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
 
 
 def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[KernelVariant]:
-    splits = -(-k // _split_k(k, tile))
+    splits = -(-k // split_k(k, tile))
     dot = DTYPES[dtype]
     yield kernel_variant(
         f"lora_shrink {dtype} tile={tile} sites={sites} k={k}",

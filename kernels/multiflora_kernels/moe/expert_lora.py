@@ -51,6 +51,7 @@ def lora_experts_reference_(
 
 def adapter_runs(rows: ExpertRows, segments: LoraSegments, slots: Collection[int]) -> AdapterRuns:
     """segments: of the tokens. Of each of their adapters that is among `slots`, where its rows are."""
+    assert not segments.is_static, "a graph's adapters are found by kernels"
     # By what `bucketize` calls the tokens of a segment: 0 are the base's before the first.
     found: dict[int, tuple[int, list[int], list[int]]] = {
         place: (slot, [0], []) for place, slot in enumerate(segments.host_slots, 1) if slot in slots

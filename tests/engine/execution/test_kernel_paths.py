@@ -10,9 +10,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tests.engine.models.quantisation.cases import FIXTURES, gpt_oss_in_mxfp4
 from tests.engine.models.quantisation.test_adapters import LINEAR, dense_twin
+from tests.engine.parity.test_expert_adapters import QWEN, save_as_modules
 from transformers import BloomConfig, Qwen2MoeConfig
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
+
+from multiflora_kernels.lora.batched_lora import LoraSegments
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ASKING = (
@@ -89,3 +92,37 @@ def test_mixtures(
     for prompt, answer in zip(PROMPTS, ask(built, PROMPTS, max_tokens=2), strict=True):
         check_answer(model, prompt, answer)
     assert launches >= {"_few_kernel", "_many_kernel", "_experts_kernel"}
+
+
+def test_adapters_on_experts(
+    launches: set[str],
+    tmp_path: Path,
+    store: Any,
+    tiny_config: Any,
+    save_model: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DoRA on all experts of a layer, LoRA on one, and the base, in one batch."""
+    build = LoraSegments.build
+    monkeypatch.setattr(
+        LoraSegments, "build", lambda starts, slots, upload: build(starts, slots, upload or torch.from_numpy)
+    )
+    config_class, values, mixture, names = QWEN
+    base, folder = save_model(tiny_config(config_class, **values))
+    kinds = {
+        "dora": {"r": 3, "target_modules": r".*layers\.1.*experts.*_proj", "use_dora": True},
+        "one": {"r": 5, "target_modules": ["experts.2.down_proj"]},
+    }
+    oracles = {None: base}
+    for name, kind in kinds.items():
+        oracle = save_as_modules(base, mixture, names, tmp_path / name, kind)
+        oracles[store.add(tmp_path / name).digest] = oracle
+    built = start_engine(folder, device=DEVICE, dtype="float32", max_model_len=64)
+    answers = ask(built, [PROMPTS[1]] * 3, [*oracles], max_tokens=2)
+    for oracle, answer in zip(oracles.values(), answers, strict=True):
+        check_answer(oracle, PROMPTS[1], answer)
+    assert len({tuple(answer.logprobs) for answer in answers}) == 3
+    assert launches >= {"_expert_shrink_kernel", "_expert_expand_kernel"}

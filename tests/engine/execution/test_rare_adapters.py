@@ -30,14 +30,16 @@ def card() -> Iterator[FakeCard]:
 
 
 def start(max_loras: int = 4, shape: dict[str, Any] = TINY, form: IntegerForm | None = None) -> Traffic:
-    """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere.
+    """Adapters by their digests: "plain" on embedding and head, too, "dora" with magnitudes and biases everywhere,
+    and on experts.
     form: of weights that are not dense."""
     model = model_config(shape)
     weights = allocate_weights(model, torch.bfloat16, torch.device("cuda"), lambda sites: form)
     base = model.base_model("tiny", digest="tiny")
 
     def load(digest: str) -> HostAdapter:
-        return zero_adapter(base.sites.values(), 8, weights.dtype, has_vectors=digest == "dora")
+        linears = [linear for layer in base.sparse_layers for linear in layer.linears] if digest == "dora" else []
+        return zero_adapter(base.sites.values(), 8, weights.dtype, has_vectors=digest == "dora", linears=linears)
 
     sizes = {"kv_cache_memory": 8 << 20, "max_num_seqs": 4, "max_num_batched_tokens": 256, "max_model_len": 512}
     config = EngineConfig(model_path="", artifact_root="", device="cuda", max_loras=max_loras, max_lora_rank=8, **sizes)
@@ -74,7 +76,9 @@ def test_all_kernels_are_there_before_the_first_request(
     traffic = start(shape=shape, form=form)
     assert traffic.built.device_side.graphs is not None
     compiled = set(card.forms)
+    card.launches.clear()
     serve(traffic)
+    assert ("_expert_expand_kernel" in card.launches) == (shape is MIXTURE)
     assert {name for name, *_ in card.forms - compiled} == set()
     assert card.races == []
 

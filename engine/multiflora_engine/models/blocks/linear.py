@@ -18,6 +18,7 @@ from multiflora_kernels.lora.fused_linear import (
 from multiflora_kernels.lora.replaced_rows import TokenRows
 from multiflora_kernels.lora.shift import lora_shift_
 from multiflora_kernels.lora.site import LoraSite
+from multiflora_kernels.moe.expert_lora_triton import ExpertSite
 
 
 class LivePoolSite(LoraSite, Protocol):
@@ -53,6 +54,10 @@ class Sites(Protocol):
 
     def experts(self, linear: str, /) -> Mapping[int, LoraSite]:
         """Slot -> its adapter's LoRA on one linear of all experts of a layer, with experts in place of slots; live."""
+        ...
+
+    def expert_site(self, linear: str, /) -> ExpertSite:
+        """The same for kernels that serve all adapters at once."""
         ...
 
 

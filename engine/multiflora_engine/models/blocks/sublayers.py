@@ -154,8 +154,9 @@ class MixtureMlp:
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
         """See `Mlp`."""
         routing = route(self._router(x, lora), self._mixture.top_k, is_normalised=self._mixture.is_normalised)
-        if self._mlps is not None and runs_kernels(x.device) and not self._is_touched(lora):
-            y = mix_expert_mlps_triton(x, routing, self._mlps)
+        if self._mlps is not None and runs_kernels(x.device):
+            touched = self._gate_up.touched(lora), self._down.touched(lora)
+            y = mix_expert_mlps_triton(x, routing, self._mlps, *touched)
         else:
             y = mix_experts(x, routing, self._mixture.num_experts, partial(self._experts, lora))
         if self._shared is None or self._shared_gate is None:
@@ -163,19 +164,10 @@ class MixtureMlp:
         shared = completed(*self._shared(x, lora))
         return y + torch.sigmoid(self._shared_gate(x, lora)) * shared, None
 
-    @property
-    def _slots(self) -> set[int]:
-        """Of resident adapters that touch experts."""
-        return self._gate_up.slots | self._down.slots
-
-    def _is_touched(self, lora: LoraSegments | None) -> bool:
-        """Whether adapters of the batch touch experts; in graphs there are none that do (`Decoder.runs_in_graphs`)."""
-        return lora is not None and not self._slots.isdisjoint(lora.host_slots)
-
     def _experts(self, lora: LoraSegments | None, x: torch.Tensor, rows: ExpertRows) -> torch.Tensor:
         """x: [P, H], sorted by expert. Returns [P, H], each row from its expert."""
         runs: AdapterRuns = ()
-        if lora is not None and (slots := self._slots):
+        if lora is not None and (slots := self._gate_up.slots | self._down.slots):
             runs = adapter_runs(rows, lora, slots)
         hidden = self._activation(self._gate_up(x, rows, runs), None)
         return self._down(hidden, rows, runs)
