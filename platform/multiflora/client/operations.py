@@ -459,7 +459,7 @@ class Client(Transport):
         return self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
 
     def get_tenant_limits(self, tenant: str) -> LimitsNow:
-        """What is left of its limits now."""
+        """What is left of its limits now; a tenant's key sees its own."""
         return self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow)
 
     def create_key(self, body: NewKey) -> NewlyMadeKey:
@@ -582,6 +582,22 @@ class Client(Transport):
         """What to look at now, the worst first."""
         return self.call("GET", "/alerts", AlertPage)
 
+    def get_slots(self, *, replica: str | None = None, model: str | None = None) -> SlotsAnswer:
+        """Which adapters are on the device of each engine, and the last loads and evictions."""
+        return self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
+
+    def ask_capacity(self, body: CapacityQuestion, *, model: str | None = None) -> CapacityAnswer:
+        """Whether adapters of these ranks and so much context fit at the same time."""
+        return self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
+
+    def list_settings(self) -> SettingPage:
+        """Every setting, and where its value came from; no secrets."""
+        return self.call("GET", "/settings", SettingPage)
+
+    def get_doctor(self) -> DoctorPage:
+        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
+        return self.call("GET", "/doctor", DoctorPage)
+
     def list_requests(
         self,
         *,
@@ -608,24 +624,8 @@ class Client(Transport):
         )
 
     def get_request(self, id: str) -> RequestView:
-        """One prompt, with the stages it went through, and what it said where the server keeps that."""
+        """One prompt, with the stages it went through, and for admins what it said where the server keeps that."""
         return self.call("GET", f"/requests/{quoted(id)}", RequestView)
-
-    def get_slots(self, *, replica: str | None = None, model: str | None = None) -> SlotsAnswer:
-        """Which adapters are on the device of each engine, and the last loads and evictions."""
-        return self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
-
-    def ask_capacity(self, body: CapacityQuestion, *, model: str | None = None) -> CapacityAnswer:
-        """Whether adapters of these ranks and so much context fit at the same time."""
-        return self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
-
-    def list_settings(self) -> SettingPage:
-        """Every setting, and where its value came from; no secrets."""
-        return self.call("GET", "/settings", SettingPage)
-
-    def get_doctor(self) -> DoctorPage:
-        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
-        return self.call("GET", "/doctor", DoctorPage)
 
     def get_activity(self) -> ActivityAnswer:
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
@@ -1243,7 +1243,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
 
     async def get_tenant_limits(self, tenant: str) -> LimitsNow:
-        """What is left of its limits now."""
+        """What is left of its limits now; a tenant's key sees its own."""
         return await self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow)
 
     async def create_key(self, body: NewKey) -> NewlyMadeKey:
@@ -1370,6 +1370,22 @@ class AsyncClient(AsyncTransport):
         """What to look at now, the worst first."""
         return await self.call("GET", "/alerts", AlertPage)
 
+    async def get_slots(self, *, replica: str | None = None, model: str | None = None) -> SlotsAnswer:
+        """Which adapters are on the device of each engine, and the last loads and evictions."""
+        return await self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
+
+    async def ask_capacity(self, body: CapacityQuestion, *, model: str | None = None) -> CapacityAnswer:
+        """Whether adapters of these ranks and so much context fit at the same time."""
+        return await self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
+
+    async def list_settings(self) -> SettingPage:
+        """Every setting, and where its value came from; no secrets."""
+        return await self.call("GET", "/settings", SettingPage)
+
+    async def get_doctor(self) -> DoctorPage:
+        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
+        return await self.call("GET", "/doctor", DoctorPage)
+
     async def list_requests(
         self,
         *,
@@ -1396,24 +1412,8 @@ class AsyncClient(AsyncTransport):
         )
 
     async def get_request(self, id: str) -> RequestView:
-        """One prompt, with the stages it went through, and what it said where the server keeps that."""
+        """One prompt, with the stages it went through, and for admins what it said where the server keeps that."""
         return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
-
-    async def get_slots(self, *, replica: str | None = None, model: str | None = None) -> SlotsAnswer:
-        """Which adapters are on the device of each engine, and the last loads and evictions."""
-        return await self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
-
-    async def ask_capacity(self, body: CapacityQuestion, *, model: str | None = None) -> CapacityAnswer:
-        """Whether adapters of these ranks and so much context fit at the same time."""
-        return await self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
-
-    async def list_settings(self) -> SettingPage:
-        """Every setting, and where its value came from; no secrets."""
-        return await self.call("GET", "/settings", SettingPage)
-
-    async def get_doctor(self) -> DoctorPage:
-        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
-        return await self.call("GET", "/doctor", DoctorPage)
 
     async def get_activity(self) -> ActivityAnswer:
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""

@@ -92,9 +92,12 @@ class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimitsNow(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of a tenant's rates, and how many of its requests run; null without that limit. counted_by: all
-    servers on the database together, or this one, which is the only one."""
+    """A tenant's limits, what is left of its rates, and how many of its requests run; null without that limit.
+    counted_by: all servers on the database together, or this one, which is the only one."""
 
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    max_concurrent_requests: int | None
     requests_left: int | None
     tokens_left: int | None
     running: int | None

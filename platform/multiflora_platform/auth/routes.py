@@ -24,12 +24,13 @@ from multiflora_platform.auth.account_requests import (
     NewTenant,
     TenantPatch,
 )
-from multiflora_platform.auth.dependencies import keys_of, require_admin
+from multiflora_platform.auth.dependencies import keys_of, require_admin, require_key
 from multiflora_platform.auth.limits.limits import Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.prices import prices_of
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.problems import InvalidRequest
+from multiflora_platform.web.refusals import Forbidden
 from multiflora_platform.web.request_headers import Absent, Unchanged
 from multiflora_platform.web.resources import answers, rendered, resource
 
@@ -60,12 +61,20 @@ async def get_tenant(request: Request, principal: Admin, tenant: str) -> Respons
 
 
 @router.get("/tenants/{tenant}/limits", tags=["tenants"], responses=answers(LimitsNow))
-async def get_tenant_limits(request: Request, principal: Admin, tenant: str) -> Response:
-    """What is left of its limits now."""
+async def get_tenant_limits(
+    request: Request, principal: Annotated[Principal, Depends(require_key)], tenant: str
+) -> Response:
+    """What is left of its limits now; a tenant's key sees its own."""
+    if not principal.is_admin and tenant != principal.tenant:
+        raise Forbidden("A tenant's key sees its own limits only.")
     limits = cast(Limits, request.app.state.services.limits)
-    now = await limits.standing(await keys_of(request).tenants.principal(tenant))
+    whose = await keys_of(request).tenants.principal(tenant)
+    now, policy = await limits.standing(whose), whose.policy
     return rendered(
         LimitsNow(
+            requests_per_minute=policy.requests_per_minute,
+            tokens_per_minute=policy.tokens_per_minute,
+            max_concurrent_requests=policy.max_concurrent_requests,
             requests_left=None if now.requests_left is None else floor(now.requests_left),
             tokens_left=None if now.tokens_left is None else floor(now.tokens_left),
             running=now.running,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 Scope = Literal["inference", "registry:read", "registry:write", "usage:read", "metrics", "admin"]
@@ -9,6 +10,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _API = "/api/v1/"
 _EXPLAIN = "/api/v1/cache:explain"
 _DRIFT = "/api/v1/cache/drift"
+_LIMITS = re.compile(r"/api/v1/tenants/[^/]+/limits")
 _READS = ("GET", "HEAD")
 
 
@@ -21,7 +23,8 @@ def scope_of(method: str, path: str) -> Scope:
         # Who may send a prompt may ask what the cache has of it, and hold its beginning.
         if path in (_EXPLAIN, _DRIFT) or kind == "contexts":
             return "inference"
-        return "usage:read" if kind in ("usage", "budgets") else "admin"
+        tells_limits = method in _READS and _LIMITS.fullmatch(path) is not None
+        return "usage:read" if kind in ("usage", "budgets", "requests") or tells_limits else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
         return "registry:write"
     if path.startswith("/v1/") or path in ("/tokenize", "/detokenize", "/tokenizer_info"):

@@ -1,4 +1,4 @@
-"""/api/v1/series, alerts, requests, slots, capacity, settings and doctor: what admins see of a running server."""
+"""/api/v1/series, alerts, slots, capacity, settings and doctor: what admins see of a running server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
 from multiflora_platform.insight.series import MINUTES, SECONDS
 from multiflora_platform.insight.views.activity import AlertPage, SeriesAnswer
-from multiflora_platform.insight.views.requests import RequestPage, RequestView
 from multiflora_platform.insight.views.server import DoctorPage, DoctorRow, SettingPage, SettingView
 from multiflora_platform.insight.views.slots import CapacityAnswer, ReplicaSlots, SlotMoment, SlotResident, SlotsAnswer
 from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
-from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.observability.machine import checks
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.registry.snapshot.snapshot import Snapshot
@@ -31,7 +29,6 @@ from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
 from multiflora_platform.text.template_lint import template_checks
 from multiflora_platform.web.json_bodies import read_json, schema
-from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
@@ -59,46 +56,6 @@ async def stream_series(request: Request) -> StreamingResponse:
 async def list_alerts(request: Request) -> Response:
     """What to look at now, the worst first."""
     return rendered(AlertPage(_services(request).insight.look()))
-
-
-@router.get("/requests", responses=answers(RequestPage))
-async def list_requests(
-    request: Request,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    page_token: str | None = None,
-    model: str | None = None,
-    status: int | None = None,
-    tenant: str | None = None,
-    since: Annotated[str | None, Query(max_length=64, description="an answer's cursor")] = None,
-) -> Response:
-    """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
-    log = _services(request).insight.requests
-    before = decode_token(page_token) if page_token else None
-    changes, cursor = log.changes_since(since), log.cursor
-    found: list[RequestView] = []
-    for entry in log.newest(before):
-        facts = entry.facts
-        if changes is not None and entry.changed <= changes and entry.ended_at is not None:
-            continue
-        if model not in (None, facts.model) or tenant not in (None, facts.tenant) or status not in (None, entry.status):
-            continue
-        found.append(entry.view())
-        if len(found) > limit:
-            break
-    more = len(found) > limit
-    token = encode_token(found[limit - 1].id) if more else None
-    return await compressed(request, RequestPage(found[:limit], token, cursor, changes is None))
-
-
-@router.get("/requests/{id}", responses=answers(RequestView))
-async def get_request(request: Request, id: str) -> Response:
-    """One prompt, with the stages it went through, and what it said where the server keeps that."""
-    insight = _services(request).insight
-    entry = insight.requests.find(id)
-    if entry is None:
-        raise RequestForgotten(f"There is no request {id[:80]!r} among the last ones.")
-    body = None if insight.bodies is None else insight.bodies.find(id)
-    return rendered(msgspec.structs.replace(entry.view(), body=body))
 
 
 @router.get("/slots", responses=answers(SlotsAnswer))

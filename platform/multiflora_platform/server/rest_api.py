@@ -16,6 +16,7 @@ from multiflora_platform.insight_api import (
     drift_routes,
     explain_routes,
     profile_routes,
+    request_routes,
 )
 from multiflora_platform.insight_api import routes as insight_routes
 from multiflora_platform.registry.routes import adapters as adapter_routes
@@ -39,6 +40,7 @@ PARTS = (
     webhook_routes,
     model_routes,
     insight_routes,
+    request_routes,
     activity_routes,
     cache_routes,
     cache_event_routes,

@@ -383,7 +383,7 @@ def test_a_tenant_gets_a_key_with_a_quota(window: Window, shop: Server) -> None:
     page = window.open("/tenants/acme")
     page.get_by_role("img", name=f"Used of tokens a day: {round(100 * used / 8)}%").wait_for()
     page.get_by_text(f"{used} of 8").wait_for()
-    page.get_by_text(re.compile("^(59|60) left$")).wait_for()
+    page.get_by_text(re.compile("^ ?[01] of 60")).wait_for()
     page = window.open("/tenants")
     page.get_by_role("row", name=re.compile("^acme ")).get_by_role("img", name=re.compile("Used of tokens")).wait_for()
     page.get_by_role("navigation", name="Parts of this page").get_by_role("link", name="Keys").click()

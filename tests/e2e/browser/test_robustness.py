@@ -178,20 +178,23 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     with shop.http() as http:
         assert http.post("/api/v1/tenants", json={"name": "guest", "allowed_adapters": ["sql"]}).status_code == 201
         key = http.post("/api/v1/keys", json={"name": "ui", "role": "tenant", "tenant": "guest"}).json()["key"]
+        body = {"model": "sql", "prompt": "hi", "max_tokens": 1}
+        assert http.post("/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"}).status_code == 200
     window = make_window(shop)
     window.sign_in(key)
     page = window.page
     page.wait_for_url("**/ui/adapters")
     page.get_by_role("link", name="sql", exact=True).wait_for()
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage", "Batches", "Jobs", "Documentation"]
+    own = ["Requests", "Contexts", "Adapters", "Register", "Playground", "Usage and limits", "Batches", "Jobs"]
+    assert names == [*own, "Documentation"]
     assert page.get_by_role("link", name="pirate", exact=True).count() == 0
     page.keyboard.press("Control+k")
     search = page.get_by_role("dialog", name="Search")
     search.get_by_role("combobox").fill("s")
     search.get_by_role("option", name="sql@1").wait_for()
     assert set(names) >= set(search.get_by_role("group", name="Pages").get_by_role("option").all_inner_texts())
-    assert search.get_by_role("group", name=re.compile("Requests|Tenants|Settings")).count() == 0
+    assert search.get_by_role("group", name=re.compile("Tenants|Settings")).count() == 0
     search.get_by_text("Could not be searched").wait_for(state="hidden")
     page.keyboard.press("Escape")
     for path in (
@@ -200,12 +203,21 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
         "/adapters/sql?tab=activity",
         "/adapters/sql?tab=evals",
         "/usage",
+        "/requests",
+        "/contexts",
+        "/playground",
+        "/register",
         "/batches",
         "/jobs",
     ):
         window.open(path)
         window.settled()
         assert page.get_by_role("button", name=re.compile("Archive|Cancel…|Change|Pin|Roll back")).count() == 0
+        assert page.get_by_text("Not for this key").count() == 0
+    window.open("/requests").get_by_role("link", name=re.compile("^[0-9]+:[0-9]+:[0-9]+")).first.click()
+    page.get_by_role("heading", name="What was asked").wait_for()
+    assert page.get_by_text("Replica").count() == page.get_by_text("All recent misses").count() == 0
+    window.open("/usage").get_by_text("no limit").first.wait_for()
     page.goto(f"{shop.url}/ui/audit")
     page.get_by_text("Not for this key").wait_for()
     window.errors = [error for error in window.errors if "403" not in error]

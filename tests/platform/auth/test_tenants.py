@@ -48,8 +48,16 @@ async def test_what_is_left_of_limits_is_shown(house):
     services = house.app.state.services
     await services.limits.admit(await house.keys.tenants.principal("acme"))
     left = (await house.admin.get("/tenants/acme/limits")).json()
-    assert left == {"requests_left": 59, "tokens_left": None, "running": 1, "counted_by": "this server"}
+    now = {"requests_left": 59, "tokens_left": None, "running": 1, "counted_by": "this server"}
+    assert left == {**limits, "tokens_per_minute": None, **now}
     assert (await house.admin.get("/tenants/nobody/limits")).status_code == 404
+
+
+async def test_a_tenant_sees_its_own_limits_alone(house):
+    acme, _ = await house.tenant("acme"), await house.tenant("other")
+    assert (await acme.get("/tenants/acme/limits")).json()["requests_per_minute"] is None
+    for path in ("/tenants/other/limits", "/tenants/nobody/limits", "/tenants/acme", "/tenants"):
+        assert (await acme.get(path)).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -148,6 +156,10 @@ async def test_a_tenants_key_cannot_be_given_an_admins_scope(house):
         ("GET", "/api/v1/versions", "registry:read"),
         ("POST", "/api/v1/jobs/j:cancel", "registry:write"),
         ("GET", "/api/v1/usage", "usage:read"),
+        ("GET", "/api/v1/requests", "usage:read"),
+        ("GET", "/api/v1/tenants/acme/limits", "usage:read"),
+        ("PATCH", "/api/v1/tenants/limits", "admin"),
+        ("GET", "/api/v1/tenants/limits", "admin"),
         ("GET", "/metrics", "metrics"),
         ("GET", "/api/v1/keys", "admin"),
         ("GET", "/api/v1/something-new", "admin"),

@@ -42,8 +42,6 @@ async def get(house: House, path: str, status: int = 200) -> Any:
         ("GET", "series/stream"),
         ("GET", "alerts"),
         ("GET", "activity"),
-        ("GET", "requests"),
-        ("GET", "requests/x"),
         ("GET", "cache"),
         ("GET", "cache/misses"),
         ("GET", "cache/events"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -20,9 +20,9 @@ from tests.platform.registry.house import House
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.oidc.opening import identity_of, open_sign_on
 from multiflora_platform.auth.oidc.sign_on import SingleSignOn
-from multiflora_platform.settings import Settings
+from multiflora_platform.settings import Settings, flag
 
-SITE = "http://127.0.0.1:8000"
+SITE = "http://127.0.0.1:18473"
 CLIENT, SECRET = "multiflora", "of the client & more"
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "u-alice": {"email": "alice@example.com", "email_verified": True, "groups": ["staff", "llm-admins"]},
@@ -66,6 +66,15 @@ def provider() -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def serve_flags(issuer: str) -> list[str]:
+    """For `multiflora serve` at SITE."""
+    settings = settings_for(issuer)
+    names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_tenant_claim")
+    flags = [f"{flag(name)}={getattr(settings, name)}" for name in names]
+    many = [f"{flag(name)}={one}" for name in ("oidc_admin_value", "oidc_scopes") for one in getattr(settings, name)]
+    return [*flags, *many, "--port", str(urlsplit(SITE).port)]
 
 
 def settings_for(issuer: str, **further: Any) -> Settings:

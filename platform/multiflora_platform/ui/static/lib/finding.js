@@ -16,7 +16,7 @@ export async function loadNamed(signal) {
   const sources = [
     [t("Contexts"), may("inference"), async () => (await getAll("/api/v1/contexts", { signal })).map(contextResult)],
     [t("Tenants"), isAdmin.value, async () => (await get("/api/v1/tenants", { signal })).items.map(tenantResult)],
-    [t("Requests"), isAdmin.value, async () => (await loadRequests(signal)).map(requestResult)],
+    [t("Requests"), may("usage:read"), async () => (await loadRequests(signal)).map(requestResult)],
     [t("Documentation"), true, async () => (await documents()).flatMap(documentResults)],
     [t("Settings"), isAdmin.value, async () => (await get("/api/v1/settings", { signal })).items.map(settingResult)],
   ].filter(([, visible]) => visible);

@@ -6,7 +6,7 @@ import { isAdmin, may } from "./session.js";
 export const pageGroups = () => [
   [t("Watch"), [
     ["/", t("Overview"), "overview", () => isAdmin.value],
-    ["/requests", t("Requests"), "requests", () => isAdmin.value],
+    ["/requests", t("Requests"), "requests", () => may("usage:read")],
     ["/cache", t("Prefix cache"), "cache", () => isAdmin.value],
     ["/contexts", t("Contexts"), "pin", () => may("inference")],
     ["/slots", t("Slots and memory"), "slots", () => isAdmin.value],
@@ -20,7 +20,7 @@ export const pageGroups = () => [
   ]],
   [t("Manage"), [
     ["/tenants", t("Tenants and keys"), "tenants", () => isAdmin.value],
-    ["/usage", t("Usage"), "overview", () => !isAdmin.value && may("usage:read")],
+    ["/usage", t("Usage and limits"), "overview", () => !isAdmin.value && may("usage:read")],
     ["/batches", t("Batches"), "batches", () => may("inference")],
     ["/jobs", t("Jobs"), "jobs", () => may("registry:read")],
     ["/webhooks", t("Webhooks"), "webhooks", () => isAdmin.value],

@@ -6,6 +6,7 @@ import { t } from "../lib/language.js";
 import { reasons } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href } from "../lib/router.js";
+import { isAdmin } from "../lib/session.js";
 import { Badge, Card, Facts, PageHeader, Stats } from "../components/bits.js";
 import { Code } from "../components/code.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -64,11 +65,11 @@ function Shown({ one }) {
       ]} /><//>
       <${Card} title=${t("Prefix cache")}><p>${one.cached_tokens ? t`${count(one.cached_tokens)} of ${count(one.prompt_tokens)} prompt tokens were found.` : t("Nothing of the prompt was found in the cache.")}
           ${one.miss_reason && html` ${t("Why not more:")} <${Badge}>${reasons()[one.miss_reason]}<//>`}</p>
-        <p><a href=${href("/cache?tab=misses")}>${t("All recent misses")}</a></p><//>
+        ${isAdmin.value && html`<p><a href=${href("/cache?tab=misses")}>${t("All recent misses")}</a></p>`}<//>
       ${one.placement && one.placement.reason !== "only" && html`<${Placed} of=${one.placement} request=${one} />`}
     </div>
     ${one.body
       ? html`<${Card} title=${t("Body")}><${Code} wrap label=${t("Body")} text=${JSON.stringify(one.body.request, withoutNulls, 2)} /><//>
         ${one.body.answers.map((text, i) => html`<${Card} key=${i} title=${one.body.answers.length > 1 ? t`Answer ${i + 1}` : t("Answer")}><${Code} wrap label=${t("Answer")} text=${text} /><//>`)}`
-      : html`<${Card} title=${t("Body")}><${Empty} title=${t("Not kept")}>${t`The server shows a request's numbers, not its prompt and answer. Started with ${html`<code>--log-bodies</code>`}, it keeps the last ones for administrators.`}<//><//>`}`;
+      : isAdmin.value && html`<${Card} title=${t("Body")}><${Empty} title=${t("Not kept")}>${t`The server shows a request's numbers, not its prompt and answer. Started with ${html`<code>--log-bodies</code>`}, it keeps the last ones for administrators.`}<//><//>`}`;
 }

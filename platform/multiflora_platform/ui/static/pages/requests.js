@@ -6,6 +6,7 @@ import { reasons } from "../lib/misses.js";
 import { loadRequests } from "../lib/requests.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
+import { isAdmin } from "../lib/session.js";
 import { Badge, PageHeader, Search, Segmented, Swatch } from "../components/bits.js";
 import { Phases, PhaseLegend } from "../components/phases.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -37,8 +38,11 @@ function Table({ items, asked }) {
   const longest = useMemo(() => Math.max(quantile(rows.slice(0, 200).map((row) => row.total_seconds), 0.9) ?? 0, 0.001), [rows]);
   if (!items.length) return html`<${Empty} title=${t("No requests yet")} action=${html`<a class="button" href=${href("/playground")}>${t("Send one from the playground")}</a>`} />`;
   if (!rows.length) return html`<${Empty} title=${t("Nothing matches")} action=${html`<button class="button" onClick=${showAll}>${t("Show all")}</button>`} />`;
-  return html`<${VirtualTable} name="requests" label=${t("Requests")} rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest)} least=${1010} />`;
+  return html`<${VirtualTable} name="requests" label=${t("Requests")} rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest).filter(({ key }) => isAdmin.value || !OF_ADMINS.has(key))} least=${1010} />`;
 }
+
+/** Columns of what a tenant is not told, or knows. */
+const OF_ADMINS = new Set(["replica", "tenant"]);
 
 const columns = (longest) => [
   { key: "at", label: t("Time"), time: true, width: "70px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },

@@ -30,11 +30,13 @@ export default function SignIn() {
     <img src=${asset("icon.svg")} alt="" />
     <div><h1>Multiflora</h1><p class="muted">${t("Many adapters, one base model.")}</p></div>
     ${signedOutBecause.value && html`<${Notice} kind="warn" title=${signedOutBecause.value} />`}
-    ${singleSignOn.value && html`<a class="button primary" href=${`/ui/oidc?back=${encodeURIComponent(location.pathname + location.search)}`}>${t`Sign in with ${singleSignOn.value}`}</a>
-      <p class="muted small">${t("Or with a key:")}</p>`}
+    ${singleSignOn.value && html`<${ToProvider} name=${singleSignOn.value} /><p class="muted small">${t("Or with a key:")}</p>`}
     <${TextField} label=${t("API key")} type="password" autocomplete="current-password" autofocus=${!singleSignOn.value} spellcheck="false" value=${key} onInput=${setKey} problem=${problem}
       hint=${t("An administrator's key sees everything, a tenant's its own. It is kept by neither page nor browser.")} />
     <button class=${singleSignOn.value ? "button" : "button primary"} disabled=${busy}>${busy ? t("Signing in…") : t("Sign in")}</button>
     <${LanguageChoice} />
   </form></main>`;
 }
+
+/** The target keeps the router from taking the link for one of its pages. */
+const ToProvider = ({ name }) => html`<a class="button primary" target="_self" href=${`/ui/oidc?back=${encodeURIComponent(location.pathname + location.search)}`}>${t`Sign in with ${name}`}</a>`;

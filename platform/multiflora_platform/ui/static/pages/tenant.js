@@ -1,16 +1,17 @@
 /** One tenant: its limits, its keys, what it used. */
 import { html, useState } from "../lib/html.js";
 import { get, patch } from "../lib/api.js";
-import { count, percent } from "../lib/format.js";
+import { percent } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { attempt } from "../lib/toasts.js";
 import { named } from "../lib/values.js";
 import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
-import { Loaded } from "../components/states.js";
+import { Loaded, Skeleton } from "../components/states.js";
 import { UsageDays } from "../components/usage-days.js";
 import { Budgets } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
+import { LimitBars } from "./tenants/limit-bars.js";
 import { NewKey } from "./tenants/new-key.js";
 import { TenantForm } from "./tenants/tenant-form.js";
 
@@ -38,13 +39,5 @@ export default function TenantPage({ name }) {
     ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
 
-const limit = (value) => (value === null ? t("none") : count(value));
-
-/** In small print what is left of a limit now; of several servers together, where they share a database. */
-const left = (value, now, text) => (value === null || value === undefined ? undefined : html`<span title=${t`Counted by ${now.counted_by}`}>${text}</span>`);
-
-const Limits = ({ of, now }) => html`<${Stats} label=${t("Limits")} of=${[
-  [t("Requests per minute"), limit(of.requests_per_minute), left(now?.requests_left, now, t`${count(now?.requests_left)} left`)], [t("Tokens per minute"), limit(of.tokens_per_minute), left(now?.tokens_left, now, t`${count(now?.tokens_left)} left`)],
-  [t("Requests at once"), limit(of.max_concurrent_requests), left(now?.running, now, t`${count(now?.running)} run`)],
-  [t("Cache share"), percent(of.kv_share)], [t("Priority"), named(of.priority)], [t("Adapters"), of.allowed_adapters.join(", ")],
-]} />`;
+const Limits = ({ of, now }) => html`<${Card} title=${t("Limits")}>${now ? html`<${LimitBars} now=${now} />` : html`<${Skeleton} lines=${3} />`}<//>
+  <${Stats} label=${t("Limits")} of=${[[t("Cache share"), percent(of.kv_share)], [t("Priority"), named(of.priority)], [t("Adapters"), of.allowed_adapters.join(", ")]]} />`;

@@ -4,6 +4,7 @@ import { isWithin, rangeOf, rangeWords } from "../../lib/histogram.js";
 import { t } from "../../lib/language.js";
 import { reasons } from "../../lib/misses.js";
 import { query, setQuery } from "../../lib/router.js";
+import { isAdmin } from "../../lib/session.js";
 import { Choice } from "../../components/fields.js";
 
 export const failed = (request) => request.status >= 400 || Boolean(request.code);
@@ -55,7 +56,7 @@ export function Filters({ items }) {
   const some = [...asked.keys()].some((param) => param in CLEARED);
   return html`<details open=${some || !PHONE.matches}><summary class="small muted">${t("Filters")}</summary><div class="row filters" role="group" aria-label=${t("Filters")}>
     <${Choice} param="last" label=${t("Time")} any=${t("any time")} of=${spans()} />
-    ${allFacets().map(([param, label, of, words = String]) => {
+    ${allFacets().filter(([param]) => isAdmin.value || param !== "tenant").map(([param, label, of, words = String]) => {
       const values = [...new Set([...items.map(of), asked.get(param)])].filter(Boolean).sort();
       return values.length > 0 && html`<${Choice} key=${param} param=${param} label=${label} any=${t("any")} of=${values.map((value) => [value, words(value)])} />`;
     })}

@@ -145,7 +145,7 @@ export const shell = {
   "Playground": "试验场",
   "Manage": "管理",
   "Tenants and keys": "租户与密钥",
-  "Usage": "用量",
+  "Usage and limits": "用量与限额",
   "Batches": "批处理",
   "Jobs": "任务",
   "Webhooks": "Webhook",
