@@ -26,5 +26,6 @@ export const pageGroups = () => [
     ["/webhooks", t("Webhooks"), "webhooks", () => isAdmin.value],
     ["/audit", t("Audit"), "audit", () => isAdmin.value],
     ["/settings", t("Settings and health"), "settings", () => isAdmin.value],
+    ["/docs", t("Documentation"), "docs", () => true],
   ]],
 ];
