@@ -20,6 +20,8 @@ from typing import Protocol
 from multiflora_adapters.lora_config import is_regular_file
 from multiflora_adapters.manifest import ARTIFACT_FILES, AdapterManifest, read_manifest
 from multiflora_adapters.report import AdapterError, error
+from multiflora_adapters.storage.host_cache import HostCache
+from multiflora_adapters.storage.leases import ArtifactLeases
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY_PREFIX = ".tmp-"
@@ -52,9 +54,12 @@ class ArtifactStore:
     """Adds, finds and removes artifacts. Several processes may use one root at the same time. origin: None where the
     root is all there is."""
 
-    def __init__(self, root: Path, origin: ArtifactOrigin | None = None) -> None:
+    def __init__(self, root: Path, origin: ArtifactOrigin | None = None, cache_bytes: int | None = None) -> None:
+        """cache_bytes: of the root, where all that it has can be had again; None: it keeps all."""
         self._root = root
         self.origin = origin
+        self.leases = ArtifactLeases(root.with_name(f".{root.name}.leases"))
+        self.cache = HostCache(root, self.leases, cache_bytes, self.set_aside, self.discard)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.remove_abandoned(_ABANDONED_SECONDS)
 
@@ -71,7 +76,9 @@ class ArtifactStore:
             _sync_folder(temporary)
             if self.origin is not None:
                 self.origin.put(manifest.digest, temporary)
-            self._publish(temporary, manifest.digest)
+            with self.leases.held(manifest.digest):
+                self._publish(temporary, manifest.digest)
+                self.cache.make_room()
         return manifest
 
     def path(self, digest: str) -> Path:
@@ -83,10 +90,15 @@ class ArtifactStore:
     def brought(self, digest: str) -> Path:
         """Where the artifact lies, once it has come from the origin if it was not here. Blocks for that long. Raises
         FileNotFoundError where nobody has it, OSError where the disk or the origin refuses, ValueError for what is no
-        digest."""
+        digest. It may be evicted again at once, unless the caller holds a lease."""
         folder = self.path(digest)
-        if not self.has(digest):
-            self._bring(digest)
+        with self.leases.held(digest):
+            if self.has(digest):
+                self.cache.touch(digest)
+            else:
+                self._bring(digest)
+                self.cache.note_fetch(digest)
+                self.cache.make_room()
         return folder
 
     def lend(self, digest: str, folder: Path) -> None:

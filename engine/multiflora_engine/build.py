@@ -167,7 +167,9 @@ def _build(
     folder = Path(config.model_path)
     grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
     leader = None if ranks is None else Leader(ranks, loaded.part, loaded.load_adapter)
-    artifacts = MissingArtifacts(ArtifactStore(Path(config.artifact_root)))
+    store = ArtifactStore(Path(config.artifact_root), cache_bytes=config.artifact_cache_bytes)
+    store.cache.make_room()
+    artifacts = MissingArtifacts(store)
     with memory_errors_explained():
         return assemble_engine(
             config, model, loaded.weights, loaded.base, loaded.load_adapter, grammars, progress, leader, artifacts
@@ -241,6 +243,8 @@ def assemble_engine(
         reserved_rows=config.max_lora_rank,
         forget=_forget_nothing if leader is None else leader.loads.forget,
     )
+    if artifacts is not None:
+        artifacts.is_used = lambda digest: residency.state(digest) in ("slot", "loading")
     offloading = _offloading(config, model, base, device_side)
     scheduler = Scheduler(
         _scheduler_config(config, model, device_side, is_compute_bound=device.type == "cpu"),
@@ -266,7 +270,7 @@ def assemble_engine(
     )
     progress("warmup", 1, 1)
     return BuiltEngine(
-        engine=Engine(runner, scheduler, residency, offloading),
+        engine=Engine(runner, scheduler, residency, offloading, None if artifacts is None else artifacts.cache),
         residency=residency,
         device_side=device_side,
         model=model,

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from multiflora_adapters.storage.host_cache import HostCache
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.core.adapter_source import AdapterSource
 from multiflora_engine.core.block_tiers import BlockTiers
@@ -84,12 +85,14 @@ class Engine:
         scheduler: Scheduler,
         residency: PolledAdapterSource,
         tiers: TimedTiers | None = None,
+        artifacts: HostCache | None = None,
     ) -> None:
-        """tiers: the scheduler's, if it has any."""
+        """tiers: the scheduler's, if it has any. artifacts: what this host keeps of them; None: it is not told."""
         self._runner = runner
         self._scheduler = scheduler
         self._residency = residency
         self._tiers = tiers
+        self._artifacts = artifacts
         self._steps = 0
         self._step_seconds = 0.0
         self._step_tokens = Histogram(STEP_TOKENS)
@@ -141,8 +144,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         adapter_bytes, adapter_host_bytes = self._residency.memory()
+        kept = self._artifacts
         return replace(
             self._scheduler.stats(),
+            artifact_fetches=0 if kept is None else kept.fetches,
+            artifact_fetched_bytes=0 if kept is None else kept.fetched_bytes,
+            artifact_evictions=0 if kept is None else kept.evictions,
+            artifact_cache_bytes=0 if kept is None else kept.bytes,
             adapter_bytes=adapter_bytes,
             adapter_host_bytes=adapter_host_bytes,
             stage_adapter_bytes=self._residency.stage_memory(),

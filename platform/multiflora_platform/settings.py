@@ -221,6 +221,9 @@ class Settings(BaseModel):
     artifact_store: str | None = Field(
         None, description="s3://bucket/folder that hosts share, of which their data folders keep what they need"
     )
+    artifact_cache_bytes: int | None = Field(
+        None, ge=1, description="bytes of fetched artifacts in the data folder; those needed longest ago go for others"
+    )
     secret_file: Path | None = Field(
         None, description="file of 64 hex digits that hosts share; without it, a secret is made in the data folder"
     )

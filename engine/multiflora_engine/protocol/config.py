@@ -39,6 +39,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     artifact_root: str
     # What it lacks, gateways have, or can bring.
     asks_for_artifacts: bool = False
+    # Bytes of artifacts in that folder, beyond which those that were needed longest ago go; None: none go.
+    artifact_cache_bytes: int | None = None
     # Values in the place of those of the folder's config.json.
     hf_overrides: dict[str, Any] = {}
     dtype: str = "auto"

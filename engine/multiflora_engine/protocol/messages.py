@@ -115,6 +115,8 @@ class ArtifactPart(msgspec.Struct, frozen=True, tag="artifact_part"):
     size: int = 0
     # This gateway does not have it.
     is_missing: bool = False
+    # Why not, where that is not simply so.
+    problem: str = ""
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
@@ -316,6 +318,11 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     adapter_host_bytes: int = 0
     # The first by stage, as in Ready; empty for one rank, or none in a slot.
     stage_adapter_bytes: list[int] = []
+    # Of artifacts on this host: what came from gateways, and what went for others. Bytes are those of the last fetch.
+    artifact_fetches: int = 0
+    artifact_fetched_bytes: int = 0
+    artifact_evictions: int = 0
+    artifact_cache_bytes: int = 0
     # Tokens computed in a step.
     step_tokens: Distribution = Distribution()
     # Of each sequence that came to its end.

@@ -25,6 +25,7 @@ _GAUGES = (
     "pending_prefill_tokens",
     "adapter_bytes",
     "adapter_host_bytes",
+    "artifact_cache_bytes",
 )
 
 

@@ -20,6 +20,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.observability.artifact_metrics import NO_ARTIFACTS, ArtifactCounts
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.router_metrics import RouterMetrics
@@ -60,11 +61,13 @@ class Metrics:
         """route: as declared, never a client's path."""
         self._http.labels(method, route, str(status)).inc()
 
-    def render(self, views: Iterable[EngineView], gpus: Sequence[Gpu] = ()) -> bytes:
+    def render(
+        self, views: Iterable[EngineView], gpus: Sequence[Gpu] = (), artifacts: ArtifactCounts = NO_ARTIFACTS
+    ) -> bytes:
         """The text format, 0.0.4; without the tenants, which render by themselves. views: of each base model whose
-        engines run."""
+        engines run. artifacts: of this server's data folder."""
         of_models = [one.registry for one in self._models.values()]
-        scraped = [MachineFamilies(self._default, gpus), *map(EngineFamilies, views)]
+        scraped = [MachineFamilies(self._default, gpus, artifacts), *map(EngineFamilies, views)]
         return generate_latest(_Merged([self._registry, *of_models, *scraped]))
 
     def render_tenants(self) -> bytes:

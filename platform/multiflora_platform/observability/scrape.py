@@ -14,6 +14,7 @@ from prometheus_client.utils import floatToGoString
 from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport, StageMemory
+from multiflora_platform.observability.artifact_metrics import ArtifactCounts, artifact_families
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.tier_metrics import tier_families
 
@@ -58,13 +59,15 @@ class EngineView:
 class MachineFamilies(Collector):
     """model: the base model's that the server was started with."""
 
-    def __init__(self, model: str, gpus: Sequence[Gpu]) -> None:
+    def __init__(self, model: str, gpus: Sequence[Gpu], artifacts: ArtifactCounts) -> None:
         self._model = model
         self._gpus = gpus
+        self._artifacts = artifacts
 
     def collect(self) -> Iterable[Metric]:
         """No family of GPUs without one that tells."""
         yield _resident_memory(self._model, "gateway", own_resident_bytes())
+        yield from artifact_families(self._model, "gateway", self._artifacts)
         utilization = [({"gpu": str(g.index)}, g.utilization) for g in self._gpus if g.utilization is not None]
         memory = [({"gpu": str(g.index)}, g.memory_used) for g in self._gpus if g.memory_used is not None]
         if utilization:
@@ -104,6 +107,7 @@ class EngineFamilies(Collector):
         yield self._gauge("multiflora_kv_blocks_cached", "Blocks that the prefix cache can find", stats.cached_blocks)
         yield self._counter("multiflora_adapter_loads", "Adapters brought to the device", stats.adapter_loads)
         yield self._counter("multiflora_adapter_evictions", "Adapters sent from the device", stats.adapter_evictions)
+        yield from artifact_families(self._model, "engine", ArtifactCounts.of_engines(stats))
         yield self._counter("multiflora_engine_restarts", "Restarts of the engine", self._view.restarts)
         yield self._states()
         yield from self._replicas()

@@ -20,7 +20,6 @@ from sqlalchemy.engine import Connection
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.secret import SECRET_NAME
-from multiflora_platform.registry.artifacts.leases import ArtifactLeases
 from multiflora_platform.registry.artifacts.opening import open_store
 from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.connections import private_folder
@@ -89,7 +88,7 @@ def restore(database_url: str, data_dir: Path, source: Path, artifact_store: str
 
 def _write(database_url: str, data_dir: Path, folder: Path, artifact_store: str | None) -> Contents:
     store = open_store(data_dir, artifact_store)
-    with _nothing_is_removed(data_dir):
+    with _nothing_is_removed(store):
         with migrate.reading(database_url) as connection:
             revision, rows, digests = _dump(connection, folder)
         missing = [digest for digest in digests if not _copy_artifact(store, digest, folder / "artifacts" / digest)]
@@ -119,14 +118,13 @@ def _dump(connection: Connection, folder: Path) -> tuple[str, dict[str, int], li
 
 
 @contextmanager
-def _nothing_is_removed(data_dir: Path) -> Iterator[None]:
+def _nothing_is_removed(store: ArtifactStore) -> Iterator[None]:
     """Garbage collection of running servers waits: what the rows name is still there when it is copied."""
-    leases = ArtifactLeases(private_folder(data_dir / "incoming") / ".holds")
     try:
-        leases.acquire_all()
+        store.leases.acquire_all()
         yield
     finally:
-        leases.close()
+        store.leases.close()
 
 
 def _copy_artifact(store: ArtifactStore, digest: str, target: Path) -> bool:

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.storage.host_cache import HostCache
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.registry.artifacts.leases import ArtifactLeases
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.changes.adapters import AdapterChanges
 from multiflora_platform.registry.changes.aliases import AliasChanges
@@ -82,9 +82,8 @@ class Registry:
         self._reserved = set(reserved_names)
         self._scratch = scratch
         self._lock = FolderLock(scratch.root / ".lock")
-        self._leases = ArtifactLeases(scratch.root / ".holds")
         self._snapshots = snapshots = SnapshotStore(database, links.digests)
-        self._artifacts = artifacts = Artifacts(store, database, self._leases, self._forget)
+        self._artifacts = artifacts = Artifacts(store, database, self._forget)
         self._sweeper = Sweeper(database, artifacts, scratch)
         warm_up = WarmUp(snapshots, artifacts, links)
         checks = VersionChecks(store, links, max_rank)
@@ -225,7 +224,6 @@ class Registry:
         await self.intake.close()
         await self._runner.close()
         await self._artifacts.close()
-        self._leases.close()
         self._lock.close()
 
     def stop_feeds(self) -> None:
@@ -251,6 +249,11 @@ class Registry:
     def lease(self, digest: str) -> AbstractContextManager[None]:
         """Hold while a request runs: the artifact is not removed meanwhile, even if its adapter is deleted."""
         return self._artifacts.lease(digest)
+
+    @property
+    def artifact_cache(self) -> HostCache:
+        """What the data folder has of artifacts."""
+        return self._artifacts.store.cache
 
     @property
     def snapshot(self) -> Snapshot:

@@ -14,6 +14,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import runs
 from multiflora_platform.groups import Group
+from multiflora_platform.observability.artifact_metrics import ArtifactCounts
 from multiflora_platform.observability.metrics import CONTENT_TYPE
 from multiflora_platform.observability.nvml import gpus
 from multiflora_platform.observability.scrape import EngineView, ReplicaView
@@ -85,7 +86,8 @@ async def metrics(request: Request, principal: Principal = Depends(require_key))
     """Tenants are named to admins' keys alone."""
     services: Services = request.app.state.services
     views = await asyncio.gather(*(_view(group, services.registry) for group in services.groups if runs(group.engine)))
-    page = services.metrics.render(views, await asyncio.to_thread(gpus))
+    artifacts = ArtifactCounts.of_cache(services.registry.artifact_cache)
+    page = services.metrics.render(views, await asyncio.to_thread(gpus), artifacts)
     if principal.is_admin:
         page += services.metrics.render_tenants()
     return Response(page, media_type=CONTENT_TYPE)

@@ -205,10 +205,11 @@ async def _serve(
 
 async def _artifacts(settings: Settings) -> ArtifactStore:
     """Raises ConfigurationError where the origin is none, or cannot be used."""
-    store = open_store(settings.data_dir, settings.artifact_store)
+    store = open_store(settings.data_dir, settings.artifact_store, settings.artifact_cache_bytes)
     if store.origin is not None:
         try:
             await asyncio.to_thread(store.origin.check)
+            await asyncio.to_thread(store.cache.make_room)
         except OSError as error:
             raise ConfigurationError(f"cannot use --artifact-store {settings.artifact_store}: {error}") from None
     return store

@@ -264,6 +264,9 @@ class FakeRegistry:
     commands: list[tuple[str, str]] = field(default_factory=list)
     first_use: Any = None
     bases: list[str] = field(default_factory=list)
+    artifact_cache: Any = field(
+        default_factory=lambda: SimpleNamespace(bytes=0, fetches=0, fetched_bytes=0, evictions=0)
+    )
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")

@@ -157,11 +157,11 @@ async def test_an_artifact_in_use_by_another_process_stays(open_house, tmp_path)
     digest = house.registry.resolve("a", None).digest
     code = (
         "import sys; from pathlib import Path\n"
-        "from multiflora_platform.registry.artifacts.leases import ArtifactLeases\n"
+        "from multiflora_adapters.storage.leases import ArtifactLeases\n"
         "leases = ArtifactLeases(Path(sys.argv[1])); leases.acquire(sys.argv[2])\n"
         "print('held', flush=True); sys.stdin.read()"
     )
-    arguments = ("-c", code, str(house.data / "incoming" / ".holds"), digest)
+    arguments = ("-c", code, str(house.data / ".artifacts.leases"), digest)
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

@@ -19,6 +19,8 @@ class ArtifactRequests:
         self._wanted: ArtifactWanted | None = None
         self._asked: Peer | None = None
         self._untried: Iterator[Peer] = iter(())
+        # Of the last one that was asked and could not say more.
+        self._problem = ""
 
     def advance(self) -> None:
         """Once in each turn of the step loop: asks for what is wanted now."""
@@ -29,6 +31,7 @@ class ArtifactRequests:
             # gateway has nothing.
             peers = sorted(self._socket.peers, key=lambda peer: (peer is not self._asked, peer.is_starter))
             self._untried = iter(peers)
+            self._problem = ""
             self._ask_next(wanted)
         elif self._wanted is not None and self._asked not in self._socket.peers:
             self._ask_next(self._wanted)
@@ -38,6 +41,7 @@ class ArtifactRequests:
         if part.wanted != self._wanted or peer is not self._asked:
             return
         if part.is_missing:
+            self._problem = part.problem or self._problem
             self._ask_next(part.wanted)
         else:
             self._wanted = None
@@ -49,4 +53,4 @@ class ArtifactRequests:
             self._socket.send(self._asked, wanted)
         else:
             self._wanted = None
-            self._artifacts.deliver(ArtifactPart(wanted, is_missing=True))
+            self._artifacts.deliver(ArtifactPart(wanted, is_missing=True, problem=self._problem))

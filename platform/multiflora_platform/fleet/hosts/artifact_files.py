@@ -21,12 +21,17 @@ class ArtifactFiles:
         try:
             if wanted.name not in ARTIFACT_FILES:
                 raise ValueError("not a file of an artifact")
-            with (self._store.brought(wanted.digest) / wanted.name).open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(wanted.offset)
-                return ArtifactPart(wanted, file.read(_PART_BYTES), size)
+            with self._store.leases.held(wanted.digest):
+                return self._read(wanted)
         except FileNotFoundError:
             return ArtifactPart(wanted, is_missing=True)
         except (OSError, ValueError) as error:
-            _log.warning("An engine asked for the artifact %s, which cannot be read: %s", wanted.digest, error)
-            return ArtifactPart(wanted, is_missing=True)
+            cause = getattr(error, "strerror", None) or error
+            _log.warning("An engine asked for the artifact %s, which cannot be read: %s", wanted.digest, cause)
+            return ArtifactPart(wanted, is_missing=True, problem=f"A gateway could not bring it: {cause}.")
+
+    def _read(self, wanted: ArtifactWanted) -> ArtifactPart:
+        with (self._store.brought(wanted.digest) / wanted.name).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(wanted.offset)
+            return ArtifactPart(wanted, file.read(_PART_BYTES), size)

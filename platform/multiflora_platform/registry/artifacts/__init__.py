@@ -1,1 +1,1 @@
-"""Floor 4: files of versions: scratch folders, leases, model cards, collection of what no version names."""
+"""Floor 4: files of versions: scratch folders, model cards, collection of what no version names."""

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.registry.artifacts.leases import ArtifactLeases
 from multiflora_platform.registry.rows.adapters import is_needed, live_digests
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.web.problems import Unavailable
@@ -24,32 +22,25 @@ _log = logging.getLogger(__name__)
 class Artifacts:
     """forget(digest): tells the engine that the adapter is gone, before its files are."""
 
-    def __init__(
-        self, store: ArtifactStore, database: Database, leases: ArtifactLeases, forget: Callable[[str], Awaitable[None]]
-    ) -> None:
+    def __init__(self, store: ArtifactStore, database: Database, forget: Callable[[str], Awaitable[None]]) -> None:
         self.store = store
+        self._leases = store.leases
         self._database = database
-        self._leases = leases
         self._forget = forget
-        self._requests: Counter[str] = Counter()
         self._doomed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:
         """A request runs on the digest: its artifact stays until the last lease ends."""
-        if not self._requests[digest]:
-            self._leases.acquire(digest)
-        self._requests[digest] += 1
+        self._leases.acquire(digest)
+        self.store.cache.touch(digest)
         try:
             yield
         finally:
-            self._requests[digest] -= 1
-            if not self._requests[digest]:
-                del self._requests[digest]
-                self._leases.release(digest)
-                if digest in self._doomed:
-                    self.collect_soon(digest)
+            self._leases.release(digest)
+            if digest in self._doomed and not self._leases.is_held_here(digest):
+                self.collect_soon(digest)
 
     def collect_soon(self, digest: str) -> None:
         task = asyncio.get_running_loop().create_task(self._collect_quietly(digest))
@@ -66,7 +57,7 @@ class Artifacts:
         async with self._database.read() as session:
             if await is_needed(session, digest):
                 return
-        if self._requests[digest]:
+        if self._leases.is_held_here(digest):
             self._doomed.add(digest)
             return
         await self._forget(digest)
@@ -74,10 +65,11 @@ class Artifacts:
         async def work(change: Change) -> tuple[bool, Path | None]:
             if await is_needed(change.session, digest):
                 return False, None
-            if self._requests[digest] or not self._leases.is_free(digest):
-                self._doomed.add(digest)
-                return False, None
-            return True, self.store.set_aside(digest)
+            with self._leases.alone(digest) as is_alone:
+                if not is_alone:
+                    self._doomed.add(digest)
+                    return False, None
+                return True, self.store.set_aside(digest)
 
         may_go, aside = await self._database.write("system", work)
         if aside is not None:
@@ -99,6 +91,7 @@ class Artifacts:
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._leases.close()
 
     async def _collect_quietly(self, digest: str) -> None:
         """What cannot be removed now is found again by the next sweep."""

@@ -80,11 +80,22 @@ def _endpoint(settings: Settings) -> str:
         raise ConfigurationError("an engine needs --listen, such as tcp://10.0.0.5:5570, where gateways reach it")
     if settings.replicas > 1:
         raise ConfigurationError("--replicas is of `multiflora serve`; start `multiflora engine` once for each engine")
+    if settings.artifact_cache_bytes is not None and settings.artifact_store is None:
+        _require_own_folder(settings.data_dir)
     if settings.advertise is not None:
         return settings.advertise
     if urlsplit(settings.listen).hostname in _EVERYWHERE:
         raise ConfigurationError(f"--listen {settings.listen} is no address that gateways could use; --advertise one")
     return settings.listen
+
+
+def _require_own_folder(data_dir: Path) -> None:
+    """Raises ConfigurationError where a server that has its artifacts nowhere else may share it."""
+    if (data_dir / "incoming").exists():
+        raise ConfigurationError(
+            f"--artifact-cache-bytes would remove a server's artifacts: {data_dir} is one's; give --artifact-store, or "
+            "the engine a --data-dir of its own"
+        )
 
 
 async def _until_signalled(settings: Settings, plan: HostPlan) -> int:

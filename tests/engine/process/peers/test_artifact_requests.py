@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.platform.registry.house import adapter_files
+from tests.platform.registry.house import adapter_files, write_folder
 
 from multiflora_adapters.report import AdapterError
+from multiflora_adapters.storage.host_cache import IsUsed
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.peers.artifact_requests import ArtifactRequests
 from multiflora_engine.process.socket import EngineSocket, Peer
@@ -40,10 +42,16 @@ class Gateways:
             self.sent.append((peer, answer))
 
 
-def fetched(answers: Answers, digest: str, store: ArtifactStore, patience: float = 30.0) -> Gateways:
+def fetched(
+    answers: Answers,
+    digest: str,
+    store: ArtifactStore,
+    patience: float = 30.0,
+    is_used: IsUsed = lambda digest: False,
+) -> Gateways:
     """What the reader's thread does, with the step loop's turns beside it. Raises what it raises."""
     missing, gateways = MissingArtifacts(store, patience), Gateways(answers)
-    missing.can_ask = True
+    missing.can_ask, missing.is_used = True, is_used
     requests = ArtifactRequests(missing, cast(EngineSocket, gateways))
     raised: list[BaseException] = []
 
@@ -137,3 +145,49 @@ def test_an_engine_of_one_server_asks_no_one(stores: tuple[ArtifactStore, str, A
     missing = MissingArtifacts(stores[2])
     missing.bring(stores[1])
     assert missing.take_wanted() is None
+
+
+def test_what_a_gateway_could_not_bring_is_told(stores: tuple[ArtifactStore, str, ArtifactStore]) -> None:
+    _, digest, empty = stores
+
+    def answers(peer: Peer, wanted: ArtifactWanted) -> ArtifactPart:
+        problem = "A gateway could not bring it: No space left on device." if peer is ONE else ""
+        return ArtifactPart(wanted, is_missing=True, problem=problem)
+
+    with pytest.raises(AdapterError, match="could not bring it: No space left on device"):
+        fetched(answers, digest, empty)
+
+
+def test_a_full_disk_of_the_engine_is_told(
+    stores: tuple[ArtifactStore, str, ArtifactStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, digest, empty = stores
+
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(empty, "add", refuse)
+    with pytest.raises(AdapterError, match=rf"{digest} could not be fetched: the disk .*--artifact-cache-bytes"):
+        fetched(lambda _, wanted: of(full, wanted), digest, empty)
+
+
+def test_room_is_made_before_the_first_part_but_not_of_what_is_used(
+    stores: tuple[ArtifactStore, str, ArtifactStore], tmp_path: Path
+) -> None:
+    full, digest, _ = stores
+    others = [full.add(write_folder(tmp_path / f"other-{seed}", adapter_files(seed, rank=4))).digest for seed in (1, 2)]
+    size = sum(file.stat().st_size for file in full.path(digest).iterdir())
+    cache = ArtifactStore(tmp_path / "cache", cache_bytes=2 * size + 200)
+    for other in others:
+        fetched(lambda _, wanted: of(full, wanted), other, cache)
+        cache.cache.touch(other)
+    seen: list[list[str]] = []
+
+    def answers(peer: Peer, wanted: ArtifactWanted) -> ArtifactPart:
+        seen.append(cache.digests())
+        return of(full, wanted)
+
+    fetched(answers, digest, cache, is_used=lambda one: one == others[0])
+    assert seen[-1] == [others[0]]
+    assert set(cache.digests()) == {others[0], digest}
+    assert (cache.cache.fetches, cache.cache.evictions) == (3, 1)

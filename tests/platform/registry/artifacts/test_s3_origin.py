@@ -136,6 +136,11 @@ def test_what_is_no_store(tmp_path: Path, address: str) -> None:
         open_store(tmp_path, address)
 
 
+def test_a_folder_that_is_no_cache_has_no_limit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--artifact-cache-bytes needs --artifact-store"):
+        open_store(tmp_path, None, 1)
+
+
 def test_a_bucket_that_is_not_there_is_told(s3: FakeS3) -> None:
     with pytest.raises(OSError, match=r"s3://nowhere/: does not exist"):
         S3Origin(S3Bucket("nowhere")).check()

@@ -41,6 +41,13 @@ def test_settings_that_cannot_work_are_told(
     assert told in capsys.readouterr().err
 
 
+def test_an_engine_removes_no_artifacts_of_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "incoming").mkdir()  # which a server makes
+    arguments = ["engine", *DATABASE, *LISTEN, "--artifact-cache-bytes", "1000", "--data-dir", str(tmp_path)]
+    assert main(arguments) == 3
+    assert "would remove a server's artifacts" in capsys.readouterr().err
+
+
 async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 - the disk sends no signal
