@@ -38,6 +38,9 @@ _PINNED_SHARE = 0.5
 _RUNS_AT_ONCE = 64
 # Of one answer, which the step loop writes: well below a millisecond.
 _BLOCKS_OF_AN_ANSWER = 8_192
+# The holder of what operators pin, who are no gateway.
+_OPERATORS = "operators"
+_ABANDON = "abandon"
 _GONE = "That prefix is not cached any more."
 
 Result = TypeVar("Result")
@@ -76,6 +79,8 @@ class CacheAdmin:
         self._blocks_at_once = blocks_at_once
         # The block's hash, then its own id and those of all blocks before it.
         self._pins: dict[bytes, array[int]] = {}
+        # Of each pin: the gateways that hold it, and _OPERATORS.
+        self._holders: dict[bytes, set[str]] = {}
         # Pins that each block is in.
         self._pinned: Counter[int] = Counter()
         self.recorder = TraceRecorder(index.block_size, clock)
@@ -94,6 +99,10 @@ class CacheAdmin:
         """`advance` will answer it."""
         self._requests.append(request)
 
+    def abandon(self, holder: str) -> None:
+        """A gateway is gone for good: `advance` lets go of what it held, unless it is held for others, too."""
+        self._requests.append(CacheRequest(0, _ABANDON, holder=holder))
+
     def advance(self) -> list[CacheReply]:
         """Does one part of the work; the answers that are complete."""
         if self._work is None:
@@ -110,7 +119,7 @@ class CacheAdmin:
     def _begin(self) -> Work[CacheReply]:
         """The oldest request's work. All that wait for a report get the same one."""
         request = self._requests.popleft()
-        self._call_ids = [request.call_id]
+        self._call_ids = [] if request.action == _ABANDON else [request.call_id]
         if request.action == "report":
             self._call_ids += [other.call_id for other in self._requests if other.action == "report"]
             self._requests = deque(other for other in self._requests if other.action != "report")
@@ -139,7 +148,14 @@ class CacheAdmin:
                     held, next_block = yield from self._held(request.first)
                     return replace(reply, held=held, first=next_block)
                 case "pin":
-                    yield from self._pin(bytes.fromhex(request.hash))
+                    yield from self._hold(bytes.fromhex(request.hash), _OPERATORS)
+                case "hold":
+                    yield from self._hold(bytes.fromhex(request.hash), request.holder)
+                case "release":
+                    yield from self._release(bytes.fromhex(request.hash), request.holder)
+                case "abandon":
+                    for hash in [one for one, holders in self._holders.items() if request.holder in holders]:
+                        yield from self._release(hash, request.holder)
                 case "unpin":
                     yield from self._unpin(bytes.fromhex(request.hash))
                 case "drop":
@@ -241,6 +257,17 @@ class CacheAdmin:
     def _is_reached(self, hash: bytes) -> bool:
         return self._is_cached(hash) or (self._tiers is not None and self._tiers.holds(hash))
 
+    def _hold(self, hash: bytes, holder: str) -> Work[None]:
+        """Raises _Refused."""
+        yield from self._pin(hash)
+        self._holders.setdefault(hash, set()).add(holder)
+
+    def _release(self, hash: bytes, holder: str) -> Work[None]:
+        holders = self._holders.get(hash, set())
+        holders.discard(holder)
+        if not holders:
+            yield from self._unpin(hash)
+
     def _pin(self, hash: bytes) -> Work[None]:
         """The block and all before it stay until they are unpinned. Raises _Refused."""
         if hash in self._pins:
@@ -276,6 +303,7 @@ class CacheAdmin:
             if ids:
                 yield _GOES_ON
         self._pins.pop(hash, None)
+        self._holders.pop(hash, None)
 
     def _drop(self, hash: bytes) -> Work[None]:
         """The run and everything behind it is not found any more; sequences that use it go on. Raises _Refused.

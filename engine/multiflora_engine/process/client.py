@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from weakref import WeakValueDictionary
@@ -123,6 +124,8 @@ class EngineClient:
         self.on_end: Callable[[EngineStats], None] = _no_record
         self.artifact_part: Callable[[ArtifactWanted], ArtifactPart] = _has_none
         self._on_event = on_event
+        # The engine knows us by it when a line was cut.
+        self._name = uuid.uuid4().hex
         self._line: EngineLine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
@@ -256,7 +259,7 @@ class EngineClient:
         self._loop = asyncio.get_running_loop()
         self._line = EngineLine(address, self._receive, on_cut)
         self.last_message = time.monotonic()
-        self.send(Hello(PROTOCOL))
+        self.send(Hello(PROTOCOL, self._name))
 
     def disconnect(self, failure: EngineFailure) -> None:
         """Ends the connection; every stream and call ends with the failure at once."""

@@ -33,6 +33,8 @@ class Peer:
     identity: bytes
     # It is the process that started this one, and may end it.
     is_starter: bool
+    # As its Hello named it.
+    gateway: str = ""
     # Of the FollowCache that is in force; 0: it does not follow the cache. This and what follows the step loop fills.
     following: int = 0
     # Changes of the cache that others were told of before.
@@ -140,7 +142,7 @@ class EngineSocket:
             if message.protocol != PROTOCOL:
                 _log.error("A gateway speaks protocol %d, this engine %d: run one release", message.protocol, PROTOCOL)
                 return None
-            peer = self._peers[line, identity] = Peer(line, identity, is_starter=line is self._starters)
+            peer = self._peers[line, identity] = Peer(line, identity, line is self._starters, message.gateway)
         if peer is None:
             _log.error("Dropped a %s from a peer that has not said Hello", type(message).__name__)
             return None

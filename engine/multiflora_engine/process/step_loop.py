@@ -16,6 +16,7 @@ import msgspec
 from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.process.lifetime import ProcessLifetime
 from multiflora_engine.process.peers.artifact_requests import ArtifactRequests
+from multiflora_engine.process.peers.left_gateways import LeftGateways
 from multiflora_engine.process.peers.owed import Answer, Owed
 from multiflora_engine.process.served import Served
 from multiflora_engine.process.socket import EngineSocket, Peer
@@ -88,6 +89,7 @@ class StepLoop:
         self._pins: list[str] = []
         self._shutdown = False
         self._is_draining = False
+        self._left = LeftGateways()
         self._next_heartbeat = 0.0
         # Of requests that were not taken in, since the last deltas were sent.
         self._refusals: list[TokenDelta] = []
@@ -162,7 +164,8 @@ class StepLoop:
                 adapters = self._residency.snapshot()
                 self._socket.send(peer, Status(call_id, os.getpid(), self._engine.stats(), adapters))
             case CacheRequest():
-                self._cache.submit(self._owed.call(peer, message))
+                call = self._owed.call(peer, message)
+                self._cache.submit(msgspec.structs.replace(call, holder=peer.gateway))
             case FollowCache(following):
                 self._follow(peer, following)
             case SlotHistoryRequest(call_id):
@@ -176,6 +179,7 @@ class StepLoop:
                 self._shutdown = self._shutdown or peer.is_starter
 
     def _welcome(self, peer: Peer) -> None:
+        self._left.came(peer.gateway)
         self._socket.send(peer, Welcome(self._epoch, self._ready, self._pins))
         if self._is_draining:
             self._socket.send(peer, Draining("SIGTERM"))
@@ -187,6 +191,8 @@ class StepLoop:
                 self._engine.abort(request_id)
             if peer.following:
                 self._follow(peer, 0)
+            if all(one.gateway != peer.gateway for one in self._socket.peers):
+                self._left.left(peer.gateway)
 
     def _add(self, peer: Peer, request: GenerateRequest) -> None:
         peer.requests += 1
@@ -299,6 +305,8 @@ class StepLoop:
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
             self._shutdown = self._shutdown or self._lifetime.orphaned
             self._check_ranks()
+            for gateway in self._left.take_ended():
+                self._cache.abandon(gateway)
             self._socket.send_all(Heartbeat(self._engine.stats()))
 
     def _rest(self) -> None:

@@ -32,6 +32,9 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """First message of every connection, answered by Welcome once the engine serves; what comes before is ignored."""
 
     protocol: int
+    # A name that the gateway gave itself and keeps over all its lines to this engine: what is held for it stays while
+    # it comes back.
+    gateway: str = ""
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
@@ -69,9 +72,10 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
 
 
 class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
-    """action: report (all that is cached), tokens (of one run of blocks), pin, unpin or drop (a run and what follows),
-    find (how far a prompt is cached), held (hashes of what is cached, a page of block ids at a time),
-    trace (blocks of the requests that ended since it was asked for last; the first time begins a recording).
+    """action: report (all that is cached), tokens (of one run of blocks), pin or unpin (for operators, of whoever held
+    it), hold or release (for the gateway that asks), drop (a run and what follows), find (how far a prompt is cached),
+    held (hashes of what is cached, a page of block ids at a time), trace (blocks of the requests that ended since it
+    was asked for last; the first time begins a recording).
 
     hash: of the run's last block, hexadecimal. Answered by CacheReply with the call_id.
     """
@@ -83,6 +87,8 @@ class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
     chain: bytes = b""
     # Of held: the block id that the page begins with.
     first: int = 0
+    # Of hold and release: the gateway's name. The step loop fills it.
+    holder: str = ""
 
 
 class FollowCache(msgspec.Struct, frozen=True, tag="follow_cache"):

@@ -140,7 +140,7 @@ class PrefixHolds:
         """In each engine that has it. Raises EngineUnavailable where none is there to answer."""
         engines = self._engine.each()
         lives = [Life(one.id, one.epoch) for one in engines]
-        asked = (one.cache("pin", hold.hash) for one in engines)
+        asked = (one.cache("hold", hold.hash) for one in engines)
         replies = await asyncio.gather(*asked, return_exceptions=True)
         ended = [reply for reply in replies if isinstance(reply, BaseException)]
         if unexpected := [error for error in ended if not isinstance(error, EngineUnavailable)]:
@@ -156,6 +156,6 @@ class PrefixHolds:
         if hold is None or any(other.hash == hold.hash for other in self._holds.values()):
             return
         try:
-            await self._engine.cache("unpin", hold.hash)
+            await self._engine.cache("release", hold.hash)
         except EngineUnavailable:
             _log.debug("the engine ended before a prefix was released")

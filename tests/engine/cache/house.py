@@ -67,8 +67,8 @@ class House:
         (delta,) = self.scheduler.schedule().failures
         return delta
 
-    def ask(self, action: str, hash: str = "", first: int = 0) -> CacheReply:
-        self.control.submit(CacheRequest(7, action, hash, first=first))
+    def ask(self, action: str, hash: str = "", first: int = 0, holder: str = "") -> CacheReply:
+        self.control.submit(CacheRequest(7, action, hash, first=first, holder=holder))
         while not (replies := self.control.advance()):
             assert self.control.has_work
         (reply,) = replies

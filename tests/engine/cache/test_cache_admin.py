@@ -132,3 +132,35 @@ def test_how_far_a_prompt_is_cached_and_whether_the_rest_was_evicted() -> None:
     assert find([*SHARED, 1], salt="other") == (0, False)
     house.prompt(list(range(60, 91)))
     assert find([*SHARED, *range(30, 39)])[1]
+
+
+def test_what_several_hold_stays_until_the_last_lets_go() -> None:
+    house = House()
+    two_prompts(house)
+    hash = house.nodes()[8].hash
+    for holder in ("one", "two", "one"):
+        assert house.ask("hold", hash, holder=holder).error is None
+    house.ask("release", hash, holder="one")
+    house.ask("release", hash, holder="a stranger")
+    assert house.nodes()[8].pinned
+    house.ask("release", hash, holder="two")
+    assert not house.nodes()[8].pinned
+
+
+def test_a_holder_that_is_gone_holds_nothing_and_the_others_go_on() -> None:
+    house = House()
+    two_prompts(house)
+    alone, shared, steered = house.nodes()[8].hash, house.nodes()[12].hash, house.nodes()[4].hash
+    house.ask("hold", alone, holder="one")
+    for holder in ("one", "two"):
+        house.ask("hold", shared, holder=holder)
+    house.ask("hold", steered, holder="one")
+    house.ask("pin", steered)
+    house.control.abandon("one")
+    while house.control.has_work:
+        assert house.control.advance() == []
+    assert {node.hash for node in house.nodes().values() if node.pinned} == {shared, steered}
+    house.ask("unpin", shared)
+    house.ask("hold", shared, holder="three")
+    house.ask("release", shared, holder="three")
+    assert {node.hash for node in house.nodes().values() if node.pinned} == {steered}, "an operator lets go for all"

@@ -63,7 +63,7 @@ async def line(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     heard = asyncio.Event()
     client, engine = EngineClient(lambda event: heard.set()), Engine(path)
     client.connect(path)
-    assert await engine.receive() == Hello(PROTOCOL)
+    assert await engine.receive() == Hello(PROTOCOL, client._name)
     engine.send(Welcome(7, Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1), []))
     await heard.wait()
     assert client.ready is not None

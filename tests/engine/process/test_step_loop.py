@@ -11,7 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from multiflora_engine.process import step_loop
 from multiflora_engine.process.lifetime import ProcessLifetime
+from multiflora_engine.process.peers import left_gateways
 from multiflora_engine.process.served import Served
 from multiflora_engine.process.socket import EngineSocket, Peer
 from multiflora_engine.process.step_loop import StepLoop
@@ -48,7 +50,9 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.residency.missing_artifacts import MissingArtifacts
 from multiflora_engine.scheduling.config import QueueFull
 
-STARTER, GATEWAY, OTHER = (Peer(cast(Any, None), name, name == b"starter") for name in (b"starter", b"one", b"other"))
+STARTER, GATEWAY, OTHER = (
+    Peer(cast(Any, None), name.encode(), name == "starter", name) for name in ("starter", "one", "other")
+)
 From = tuple[Peer, ToEngine]
 
 
@@ -126,13 +130,19 @@ class ScriptedCache:
     parts: int = 0
     is_waiting: bool = False
     changes: ScriptedChanges = field(default_factory=ScriptedChanges)
+    held_by: list[str] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
 
     @property
     def has_work(self) -> bool:
         return bool(self.requests)
 
+    def abandon(self, holder: str) -> None:
+        self.abandoned.append(holder)
+
     def submit(self, request: CacheRequest) -> None:
         self.requests.append(request)
+        self.held_by.append(request.holder)
 
     def advance(self) -> list[CacheReply]:
         if not self.requests:
@@ -535,3 +545,18 @@ def test_requests_that_have_not_begun_go_back_to_the_gateway_whose_they_are() ->
     assert not _failures(again)
     late = [message for message in again.sent_to[OTHER] if isinstance(message, Deltas)][-1]
     assert [delta.request_id for delta in late.deltas] == ["others", "waits"]
+
+
+@pytest.mark.parametrize("is_another_line", [False, True])
+def test_what_a_gateway_holds_is_let_go_when_it_is_gone_for_good(
+    is_another_line: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while it has another line: the one that is gone was cut."""
+    monkeypatch.setattr(step_loop, "_HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(left_gateways, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(OTHER, "gateway", GATEWAY.gateway if is_another_line else "other")
+    engine = ScriptedEngine()
+    hold = CacheRequest(1, "hold", "ab", holder="forged")
+    run((GATEWAY, hold), (GATEWAY, _request("a")), *[Abort([])] * 4, engine=engine, gone=GATEWAY)
+    assert engine.cache_admin.held_by == ["one"], "whose line it came by"
+    assert engine.cache_admin.abandoned == ([] if is_another_line else ["one"])

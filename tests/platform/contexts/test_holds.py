@@ -23,9 +23,9 @@ class Cache:
         return self.replicas
 
     async def cache(self, action: str, hash: str) -> CacheReply:
-        if action == "pin" and self._has not in (None, hash):
+        if action == "hold" and self._has not in (None, hash):
             return CacheReply(0, "That prefix is not cached any more.")
-        self.pins.append(hash) if action == "pin" else self.pins.remove(hash)
+        self.pins.append(hash) if action == "hold" else self.pins.remove(hash)
         return CacheReply(0)
 
 

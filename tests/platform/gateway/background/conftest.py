@@ -46,9 +46,9 @@ class ScriptedCache:
         self._supervisor.restarts += 1
 
     async def cache(self, action: str, hash: str = "", chain: bytes = b"", *rest: int) -> CacheReply:
-        if action == "unpin":
+        if action == "release":
             self.pins.discard(hash)
-        if action == "pin":
+        if action == "hold":
             if bytes.fromhex(hash) not in self._cached():
                 return CacheReply(0, "That prefix is not cached any more.")
             self.pins.add(hash)
