@@ -57,12 +57,15 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, *arguments: str, entry: Sequence[str] = ("multiflora", "serve")) -> Iterator[Server]:
+def serving(
+    data_dir: Path, *arguments: str, entry: Sequence[str] = ("multiflora", "serve"), within: Sequence[str] = ()
+) -> Iterator[Server]:
     """Start `multiflora serve ARGUMENTS` and stop it at the end. Fails with its output when it does not come up.
 
-    entry: the module to run, and its first arguments.
+    entry: the module to run, and its first arguments. within: a command that becomes the one behind it.
     """
     command = [
+        *within,
         sys.executable,
         "-m",
         *entry,

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -56,8 +56,9 @@ class Site(Gateways):
 
 
 @contextmanager
-def engine(arguments: list[str], output: list[str]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "multiflora", "engine", *arguments]
+def engine(arguments: list[str], output: list[str], within: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """within: as `serving` has it."""
+    command = [*within, sys.executable, "-m", "multiflora", "engine", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     reader = threading.Thread(target=lambda: output.extend(process.stdout or ()), daemon=True)

@@ -91,6 +91,10 @@ class Server:
     def url(self, name: str) -> str:
         return f"postgresql://multiflora@127.0.0.1:{self.port}/{name}"
 
+    def url_of_folder(self, name: str) -> str:
+        """By its unix socket, which is the same in every network."""
+        return f"postgresql://multiflora@/{name}?host={self._folder}&port={self.port}"
+
     def sql(self, statement: str) -> None:
         import psycopg
 

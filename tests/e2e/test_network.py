@@ -1,0 +1,171 @@
+"""Two gateways and two engines, each on a network stack of its own, as hosts are: a cable is pulled, and put back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import psutil
+import pytest
+from tests.e2e.conftest import ONE_THREAD, serving
+from tests.e2e.test_base_models import Tiny, tiny
+from tests.e2e.test_hosts import PROMPT, Site, cached, complete, engine
+from tests.e2e.test_lifecycle import wait_until
+from tests.platform.registry.postgres import running
+
+from multiflora_platform.storage.migrations import upgrade
+
+__all__ = ["tiny"]
+pytestmark = pytest.mark.slow
+
+FAIL_OVER_SECONDS = 3.0
+
+
+class Network:
+    """Hosts on one bridge: namespaces with a cable each. The bridge is the tests' end of it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._number = os.getpid() % 10_000
+        self._subnet = f"10.{200 + self._number % 50}.{self._number // 50 % 250}"
+        self._bridge = f"mf{self._number}"
+        self._hosts = 0
+        _ip(f"link add {self._bridge} type bridge")
+        stack.callback(_ip, f"link del {self._bridge}")
+        _ip(f"addr add {self._subnet}.1/24 dev {self._bridge}")
+        _ip(f"link set {self._bridge} up")
+
+    def host(self) -> tuple[str, list[str], str]:
+        """Its address, the command that runs another one there, and its cable."""
+        self._hosts += 1
+        name, cable = f"mf-{self._number}-{self._hosts}", f"mf{self._number}c{self._hosts}"
+        address = f"{self._subnet}.{10 + self._hosts}"
+        _ip(f"netns add {name}")
+        self._stack.callback(_ip, f"netns del {name}")
+        _ip(f"link add {cable} type veth peer name eth0 netns {name}")
+        _ip(f"link set {cable} master {self._bridge} up")
+        _ip(f"-n {name} addr add {address}/24 dev eth0")
+        for device in ("lo", "eth0"):
+            _ip(f"-n {name} link set {device} up")
+        return address, ["ip", "netns", "exec", name], cable
+
+
+def _ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True)
+
+
+def _why_not() -> str | None:
+    """Why no network can be made here."""
+    if shutil.which("ip") is None:
+        return "needs iproute2 (apt-get install iproute2)"
+    tried = subprocess.run(["ip", "link", "add", "mf-try", "type", "bridge"], capture_output=True, text=True)
+    if tried.returncode:
+        return f"may make no network devices (CAP_NET_ADMIN): {tried.stderr.strip()}"
+    _ip("link del mf-try")
+    return None
+
+
+@pytest.fixture(scope="module")
+def cables() -> list[str]:
+    """Of the engines; `site` fills it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, cables: list[str]) -> Iterator[Site]:
+    if (reason := _why_not()) is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("site")
+    secret = folder / "secret"
+    secret.write_text("5e" * 32, encoding="ascii")
+    with ExitStack() as stack:
+        postgres = stack.enter_context(running())
+        if postgres is None:
+            pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+        url = postgres.url_of_folder(postgres.create().rpartition("/")[2])
+        upgrade(url)
+        network = Network(stack)
+        shared = [str(tiny.base), "--database-url", url, "--secret-file", str(secret), "--group", "site"]
+
+        def another_engine(*options: str) -> AbstractContextManager[subprocess.Popen[str]]:
+            address, within, cable = network.host()
+            cables.append(cable)
+            own = ["--listen", f"tcp://{address}:5570", "--data-dir", str(folder / cable)]
+            return engine([*options, *own, "--kv-cache-memory", "4000000", *ONE_THREAD], [], within)
+
+        engines = [stack.enter_context(another_engine(*shared)) for _ in range(2)]
+        gateways = []
+        for number in range(2):
+            address, within, _ = network.host()
+            own = [*shared, "--host", address]
+            server = serving(folder / f"gateway-{number}", *own, entry=("multiflora", "gateway"), within=within)
+            gateways.append(stack.enter_context(server))
+        site = Site(gateways, engines, another_engine)
+        wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
+        yield site
+
+
+@contextmanager
+def cut(cable: str) -> Iterator[None]:
+    _ip(f"link set {cable} down")
+    try:
+        yield
+    finally:
+        _ip(f"link set {cable} up")
+
+
+def lives(site: Site) -> list[int]:
+    """The processes of engines, their children, and the gateways."""
+    children = [child.pid for one in site.engines for child in psutil.Process(one.pid).children()]
+    return [*children, *(one.pid for one in site.engines), *(one.process.pid for one in site.gateways)]
+
+
+def ask(site: Site, number: int) -> int:
+    with site.gateways[number % 2].http() as http:
+        body = {"model": "tiny-base", "prompt": f"{number} {PROMPT}", "max_tokens": 1}
+        return http.post("/v1/completions", json=body).status_code
+
+
+def stream(site: Site, number: int, begun: threading.Barrier) -> str:
+    """How it ended that had begun before the cut."""
+    body = {"model": "tiny-base", "prompt": f"{number} {PROMPT}", "max_tokens": 300, "ignore_eos": True, "stream": True}
+    with site.gateways[number % 2].http() as http, http.stream("POST", "/v1/completions", json=body) as answer:
+        lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line)
+        next(lines)
+        begun.wait(60)
+        last = list(lines)[-1]
+    return last if last == "[DONE]" else str(json.loads(last)["error"]["code"])
+
+
+def test_a_cut_network_fails_over_and_heals_without_a_restart(site: Site, cables: list[str]) -> None:
+    before = lives(site)
+    with site.gateways[0].http() as http:
+        complete(http, "tiny-base", 1, "a long document " * 8)
+    began = time.monotonic()
+    assert [ask(site, number) for number in range(4)] == [200] * 4
+    undisturbed = time.monotonic() - began
+    begun = threading.Barrier(9)
+    with ThreadPoolExecutor(24) as pool:
+        streams = [pool.submit(stream, site, number, begun) for number in range(8)]
+        begun.wait(60)
+        with cut(cables[0]):
+            pulled = time.monotonic()
+            later = [pool.submit(ask, site, number) for number in range(100, 116)]
+            assert {one.result() for one in later} == {200}
+            took = time.monotonic() - pulled
+            assert {one.result() for one in streams} <= {"[DONE]", "engine_dead"}
+            wait_until(lambda: [len(seen) for seen in site.ready()] == [1, 1])
+            assert took < FAIL_OVER_SECONDS + 8 * undisturbed, "sixteen answers, on what is left"
+    wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
+    assert lives(site) == before
+    for number in (0, 1):
+        with site.gateways[number].http() as http:
+            found = [cached(complete(http, "tiny-base", 1, "a long document " * 8)) for _ in range(2)]
+        assert found[-1] > 0
