@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from multiflora_platform.cli.main import main
+from multiflora_platform.fleet.hosts.line_keys import KeyPair, LineKeys
 from multiflora_platform.fleet.hosts.replica_table import Listing
-from multiflora_platform.server.engines.host import _Hosted, _ReadyFile
+from multiflora_platform.server.engines import host
+from multiflora_platform.settings import Settings
 from multiflora_platform.web.problems import Unavailable
 
 DATABASE = ["--database-url", "sqlite:////nowhere/fleet.db"]
@@ -54,7 +56,7 @@ async def _until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_file_tells_probes_that_the_engine_serves(tmp_path: Path) -> None:
+async def test_a_file_tells_probes_that_the_engine_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a database: lines to the engine do not need it."""
 
     async def away(*_: Any) -> None:
@@ -65,16 +67,20 @@ async def test_a_file_tells_probes_that_the_engine_serves(tmp_path: Path) -> Non
 
     file = tmp_path / "engine-5570.ready"
     file.touch()  # an engine that was killed left it
-    supervisor: Any = SimpleNamespace(state="starting", client=SimpleNamespace(ready=None, epoch=1), drain=drain)
+    supervisor = SimpleNamespace(state="starting", client=SimpleNamespace(ready=None, epoch=1), drain=drain)
+    monkeypatch.setattr(host, "EngineSupervisor", lambda *_, **__: supervisor)
+    monkeypatch.setattr(host, "engine_config", lambda *_: None)
     listing = Listing("a", "g", "h", "tcp://a:5570", "k", 0, 1, "starting")
-    database: Any = SimpleNamespace(write=away)
-    hosted = _Hosted(supervisor, database, listing, _ReadyFile(tmp_path, "tcp://0.0.0.0:5570"))
+    keys = LineKeys(KeyPair("", ""), KeyPair("", ""))
+    settings = Settings(listen="tcp://0.0.0.0:5570", data_dir=tmp_path)
+    plan = host.HostPlan(cast(Any, None), keys, listing)
+    hosted = host.EngineHost(settings, plan, host._Shown(tmp_path, "tcp://0.0.0.0:5570", listing).show)
     assert not file.exists()
-    stopping = asyncio.Event()
-    running = asyncio.create_task(hosted.run(stopping))
+    database, stopping = cast(Any, SimpleNamespace(write=away)), asyncio.Event()
+    running = asyncio.create_task(hosted._serve(database, stopping))
     for state, is_there in (("ready", True), ("restarting", False), ("ready", True)):
         supervisor.state = state
         await _until(lambda is_there=is_there: file.exists() == is_there)
     stopping.set()
     await running
-    await hosted.leave(1.0)
+    await hosted._leave(database)
