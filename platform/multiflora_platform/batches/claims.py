@@ -13,12 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from multiflora_platform.batches.result_parts import SavedParts
 from multiflora_platform.batches.stored_files import StoredFile
+from multiflora_platform.storage.busy_owners import has_places_left
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import BatchRow, StoredFileRow
 
@@ -180,10 +181,10 @@ async def _next_free(session: AsyncSession, now: datetime, is_in_reach: IsInReac
 
 
 def _is_free(now: datetime) -> ColumnElement[bool]:
-    served = aliased(BatchRow)
-    owners = select(func.coalesce(served.owner, "")).where(served.status.in_(UNFINISHED), served.lease_until >= now)
-    is_held = BatchRow.lease_until.is_not(None) & (BatchRow.lease_until >= now)
-    return BatchRow.status.in_(UNFINISHED) & ~is_held & func.coalesce(BatchRow.owner, "").not_in(owners)
+    held = aliased(BatchRow)
+    of_batches = select(held.owner).where(held.status.in_(UNFINISHED), held.lease_until >= now)
+    unheld = BatchRow.status.in_(UNFINISHED) & or_(BatchRow.lease_until.is_(None), BatchRow.lease_until < now)
+    return unheld & has_places_left(BatchRow.owner, of_batches, 1)
 
 
 async def _held(change: Change, claimed: ClaimedBatch) -> BatchRow:

@@ -21,6 +21,7 @@ from multiflora_platform.evals.checks import EvalCase
 from multiflora_platform.evals.eval_problems import EvalQueueFull, EvalRunEnded, EvalRunNotFound
 from multiflora_platform.evals.schemas import CheckResult, EvalResult, EvalRun, EvalRunState, Outcome
 from multiflora_platform.evals.targets import EvalTarget
+from multiflora_platform.storage.busy_owners import has_places_left
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import AdapterRow, EvalResultRow, EvalRunRow, EvalSetRow, EvalSetVersionRow
 
@@ -298,19 +299,6 @@ async def _end(change: Change, run: EvalRunRow, state: str, reason: str | None) 
 def _is_free(now: datetime) -> Any:
     lease_over = or_(EvalRunRow.lease_until.is_(None), EvalRunRow.lease_until < now)
     unheld = or_(EvalRunRow.state == "queued", and_(EvalRunRow.state == "running", lease_over))
-    return and_(unheld, _tenant(EvalRunRow).not_in(_busy_tenants(now)))
-
-
-def _busy_tenants(now: datetime) -> Any:
     held = aliased(EvalRunRow)
-    return (
-        select(_tenant(held))
-        .where(held.state == "running", held.lease_until >= now)
-        .group_by(held.owner)
-        .having(func.count() >= AT_ONCE_OF_A_TENANT)
-    )
-
-
-def _tenant(run: Any) -> Any:
-    """The administration's has no name, which in a list would hide whether others are in it."""
-    return func.coalesce(run.owner, "")
+    of_runs = select(held.owner).where(held.state == "running", held.lease_until >= now)
+    return and_(unheld, has_places_left(EvalRunRow.owner, of_runs, AT_ONCE_OF_A_TENANT))

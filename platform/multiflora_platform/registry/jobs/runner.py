@@ -25,7 +25,7 @@ from multiflora_platform.storage.tables import EventRow
 from multiflora_platform.web.problems import InsufficientStorage, Problem, Unavailable
 
 _log = logging.getLogger(__name__)
-AT_ONCE = 4
+AT_ONCE = 8
 LOOK_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 _ENDING = frozenset({"version.ready", "version.rejected", "version.archived"})

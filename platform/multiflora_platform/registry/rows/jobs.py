@@ -14,15 +14,19 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from multiflora_platform.registry.errors import JobNotFound
 from multiflora_platform.registry.rows.idempotency import StoredAnswer
+from multiflora_platform.storage.busy_owners import has_places_left
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 from multiflora_platform.web.etags import tagged
 
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 5
+AT_ONCE_OF_AN_OWNER = 4
+"""On all servers together: slow sources of one owner's imports leave room for others' uploads."""
 _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(seconds=60)
 UNFINISHED = ("queued", "running")
@@ -96,12 +100,17 @@ async def is_any_due(session: AsyncSession, held: Collection[str], has_files: Ha
 
 async def _next_due(session: AsyncSession, now: datetime, held: Collection[str], has_files: HasFiles) -> str | None:
     query = select(JobRow.id, VersionRow.state).join(VersionRow, VersionRow.id == JobRow.version_id)
-    due = await session.execute(query.where(_due(now, held)).order_by(JobRow.run_after, JobRow.created_at))
+    query = query.join(AdapterRow, AdapterRow.id == JobRow.adapter_id)
+    running, adapter = aliased(JobRow), aliased(AdapterRow)
+    of_jobs = select(adapter.owner).join(running, running.adapter_id == adapter.id)
+    of_jobs = of_jobs.where(running.state == "running", running.lease_until >= now)
+    may_run = and_(_due(now, held), has_places_left(AdapterRow.owner, of_jobs, AT_ONCE_OF_AN_OWNER))
+    due = await session.execute(query.where(may_run).order_by(JobRow.run_after, JobRow.created_at))
     return next((id for id, state in due if state != "validating" or has_files(id)), None)
 
 
 async def claim(change: Change, owner: str, held: Collection[str], has_files: HasFiles = _has_all) -> ClaimedJob | None:
-    """The job that has waited longest and that no worker holds; None: there is none.
+    """The job that has waited longest, that no worker holds, and whose owner has places left; None: there is none.
 
     held: ids of what the owner works on: of a process that stood still, a lease may have ended, which it extends.
     has_files: whether a job's files, once uploaded or fetched, are within reach; the others are for other hosts.

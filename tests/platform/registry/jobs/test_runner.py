@@ -21,9 +21,9 @@ from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 from multiflora_platform.web.problems import InsufficientStorage
 
 
-async def add_job(change: Change, number: int = 1) -> None:
+async def add_job(change: Change, number: int = 1, owner: str | None = None) -> None:
     times = {"created_at": change.now, "updated_at": change.now}
-    adapter = AdapterRow(name=f"a{number}", description="", tags=[], **times)
+    adapter = AdapterRow(name=f"a{number}", description="", tags=[], owner=owner, **times)
     change.session.add(adapter)
     await change.session.flush()
     version = VersionRow(
@@ -101,6 +101,38 @@ async def test_a_runner_that_has_as_many_jobs_as_it_may_takes_the_next_when_one_
     runner.start()
     async with asyncio.timeout(30):
         assert [await begun.get(), await begun.get()] == ["job_1", "job_2"]
+    await runner.close()
+
+
+@pytest.mark.parametrize("owner", ["acme", None])
+async def test_one_owners_slow_imports_leave_room_for_others(database: Database, owner: str | None) -> None:
+    begun: asyncio.Queue[str] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def work(claimed: ClaimedJob, _: Progress) -> None:
+        begun.put_nowait(claimed.id)
+        if claimed.id != "job_9":
+            await go_on.wait()
+        await database.write("test", lambda change: end(change, claimed.id))
+
+    async def add(change: Change) -> None:
+        for number in range(1, jobs.AT_ONCE_OF_AN_OWNER + 2):
+            await add_job(change, number, owner)
+        await add_job(change, 9, "other")
+
+    await database.write("test", add)
+    runner = JobRunner(database, work, never)
+    runner.start()
+    slow = [f"job_{number}" for number in range(1, jobs.AT_ONCE_OF_AN_OWNER + 2)]
+    async with asyncio.timeout(30):
+        first = [await begun.get() for _ in range(jobs.AT_ONCE_OF_AN_OWNER + 1)]
+        assert sorted(first) == [*slow[:-1], "job_9"]
+        assert await runner.answer("job_9", 30) is not None
+        assert begun.empty()
+        go_on.set()
+        assert await begun.get() == slow[-1]
+        for job_id in slow:
+            assert await runner.answer(job_id, 30) is not None
     await runner.close()
 
 
