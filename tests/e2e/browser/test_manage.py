@@ -200,7 +200,7 @@ def test_batches_are_followed_and_cancelled_and_their_files_are_there(window: Wi
     page.get_by_label(f"Type {long} to confirm").fill(long)
     page.get_by_role("button", name="Cancel the batch").click()
     running.get_by_text("cancelled").wait_for()
-    page.get_by_label("State").select_option("failed")
+    page.get_by_role("combobox", name="State").select_option("failed")
     page.wait_for_url("**/ui/batches?state=failed")
     assert page.locator("tbody tr").count() == 1
     page.get_by_role("link", name="Their requests").click()
@@ -231,7 +231,7 @@ def test_a_model_that_is_loaded_is_followed_and_unloaded(window: Window) -> None
     page.get_by_role("row", name="demo").get_by_text("default").wait_for()
     page.get_by_role("button", name="Load a model").click()
     for label, value in (("Name", "tiny"), ("Source", "/models/tiny"), ("Replicas", "2"), ("Idle seconds", "600")):
-        page.get_by_label(label).fill(value)
+        page.get_by_role("dialog").get_by_label(label).fill(value)
     page.get_by_role("button", name="Load", exact=True).click()
     window.toast("tiny is being loaded.")
     assert models.asked == {
