@@ -182,9 +182,12 @@ def lora_experts_triton_(
 
 
 def _form(rows: int, dtype: torch.dtype) -> dict[str, int]:
+    """The sizes at which no register is spilled."""
+    if rows <= _RANKS:
+        return {"BLOCK_K": 128, "num_warps": 4}
     if dtype == torch.float32:
         return {"BLOCK_K": 32, "num_warps": 4}
-    return {"BLOCK_K": 128 if rows <= _RANKS else 64, "num_warps": 4 if rows <= PREFILL_TILE else 8}
+    return {"BLOCK_K": 64, "num_warps": 4 if rows <= PREFILL_TILE else 8}
 
 
 def kernel_variants() -> Iterator[KernelVariant]:
