@@ -46,6 +46,7 @@ PAGES = {
     "/webhooks": "Webhooks",
     "/audit": "Audit",
     "/settings": "Settings and health",
+    "/tour": "Tour",
     "/docs": "Documentation",
     "/docs/configuration": "Configuration",
     "/docs/developing/a-kernel": "How to add a kernel",

@@ -25,8 +25,8 @@ NOT_TRANSLATED = {
     "support-en",
     "hf://organisation/repository@revision",
 }
-# Their texts are programs, or the names of elements.
-NO_TEXTS = {"lib/snippets.js", "lib/model-card.js", "lib/language.js"}
+# Their texts are programs, prompts, or the names of elements.
+NO_TEXTS = {"lib/snippets.js", "lib/tour.js", "lib/model-card.js", "lib/language.js"}
 SENTENCE = re.compile(r"^[A-Z][a-z]+([ .:!?…]|$)|^(?!color-mix|\(prefers).*[A-Za-z]{2,}\W? [a-z]+")
 # What comes before a string that is none: a class, the name of a file, another string that it is compared with.
 NO_TEXT_AFTER = re.compile(

@@ -29,6 +29,7 @@ const PAGES = [
   ["/webhooks/:id", "webhook"],
   ["/audit", "audit"],
   ["/settings", "settings"],
+  ["/tour", "tour"],
   ["/docs", "docs"],
   ["/docs/:page", "docs"],
   ["/docs/:folder/:page", "docs"],

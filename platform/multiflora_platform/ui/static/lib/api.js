@@ -41,8 +41,8 @@ export async function call(method, path, options) {
 }
 
 /** The raw answer of a call that succeeded, for streams. */
-export async function send(method, path, { body, headers = {}, signal: abort, accept } = {}) {
-  const init = { method, headers: { ...headers }, signal: abort, cache: "no-store" };
+export async function send(method, path, { body, headers = {}, signal: abort, accept, keepalive } = {}) {
+  const init = { method, headers: { ...headers }, signal: abort, cache: "no-store", keepalive };
   if (accept) init.headers.Accept = accept;
   if (method !== "GET") init.headers["X-CSRF-Token"] = csrf;
   if (body !== undefined) {

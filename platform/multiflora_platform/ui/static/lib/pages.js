@@ -1,6 +1,6 @@
 /** The pages that one can go to: their groups, and who sees them. */
 import { t } from "./language.js";
-import { isAdmin, may } from "./session.js";
+import { isAdmin, isDemo, may } from "./session.js";
 
 /** [group, [path, label, icon, visible()]] */
 export const pageGroups = () => [
@@ -26,6 +26,7 @@ export const pageGroups = () => [
     ["/webhooks", t("Webhooks"), "webhooks", () => isAdmin.value],
     ["/audit", t("Audit"), "audit", () => isAdmin.value],
     ["/settings", t("Settings and health"), "settings", () => isAdmin.value],
+    ["/tour", t("Tour"), "tour", () => isDemo.value],
     ["/docs", t("Documentation"), "docs", () => true],
   ]],
 ];

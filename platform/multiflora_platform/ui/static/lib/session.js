@@ -6,6 +6,8 @@ import { t } from "./language.js";
 /** undefined: not known yet; null: not signed in. */
 export const session = signal(undefined);
 export const isAdmin = computed(() => session.value?.role === "admin");
+/** An administrator of the bundled demo. */
+export const isDemo = computed(() => isAdmin.value && session.value.base_model === "multiflora-demo");
 /** The provider's name, where people may sign in without a key. */
 export const singleSignOn = signal(null);
 /** Why the sign-in page is shown, if not for the first time. */

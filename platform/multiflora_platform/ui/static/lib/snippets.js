@@ -53,3 +53,14 @@ model = ChatOpenAI(
 )
 print(model.invoke(${JSON.stringify(text)}).content)`;
 }
+
+/** A new server's first steps on the command line. @param {object|undefined} adapter the first there is */
+export function firstCommands(adapter) {
+  const name = adapter?.name ?? "my-adapter";
+  const messages = [{ role: "user", content: adapter?.demo_prompt ?? "Hello" }];
+  return {
+    register: `export MULTIFLORA_URL=${origin()} MULTIFLORA_API_KEY=…\nmultiflora adapters add my-adapter ./my-adapter`,
+    ask: curl({ path: "/v1/chat/completions", body: { model: name, messages, max_tokens: 32 } }),
+    alias: `multiflora adapters alias ${name} canary ${adapter?.ready_versions.at(-1) ?? 1}`,
+  };
+}

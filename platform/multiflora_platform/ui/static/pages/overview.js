@@ -13,6 +13,7 @@ import { Card, PageHeader, Segmented, Time } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Failure, Notice, Skeleton } from "../components/states.js";
 import { Beside } from "./overview/beside.js";
+import { FirstSteps } from "./overview/first-steps.js";
 import { HeatMap } from "./overview/heat-map.js";
 import { linesByBase, linesByModel } from "./overview/models.js";
 import { Tiles } from "./overview/tiles.js";
@@ -28,6 +29,7 @@ export default function Overview() {
   const actions = html`<${Segmented} label=${t("Time shown")} of=${spans()} value=${String(span)} onChange=${(value) => setQuery({ window: value === "900" ? null : value })} />`;
   return html`<${PageHeader} title=${t("Overview")} actions=${actions} />
     <${Alerts} />
+    <${FirstSteps} />
     ${series.points ? html`<${Charts} points=${series.points} span=${span} />`
       : series.error ? html`<${Failure} error=${series.error} onRetry=${series.reload} />` : html`<${Skeleton} lines=${10} />`}`;
 }

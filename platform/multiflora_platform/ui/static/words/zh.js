@@ -2,7 +2,8 @@
 import { adapters } from "./zh/adapters.js";
 import { making } from "./zh/making.js";
 import { manage } from "./zh/manage.js";
+import { newcomer } from "./zh/newcomer.js";
 import { shell } from "./zh/shell.js";
 import { watch } from "./zh/watch.js";
 
-export const words = { ...shell, ...watch, ...adapters, ...making, ...manage };
+export const words = { ...shell, ...watch, ...adapters, ...making, ...manage, ...newcomer };
