@@ -511,7 +511,7 @@ class ResidencyMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.h = Harness(rows=16, slots=4, max_cpu=2, reserved_rows=4, bytes_per_poll=3 * ROW_BYTES)
+        self.h = Harness(rows=24, slots=4, max_cpu=2, reserved_rows=16, bytes_per_poll=3 * ROW_BYTES)
         self.h.residency._host.reader = SteppedReader(self.h.files.load)
         self.users: dict[str, list[int]] = {}
         self.mirror: dict[str, str] = {}
@@ -594,7 +594,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     @invariant()
     def limits_hold(self):
         rows = self.h.residency.snapshot()
-        assert sum(row.rank for row in rows if row.residency == "slot") <= 16
+        assert sum(row.rank for row in rows if row.residency == "slot") <= 24
         assert {row.digest: row.running for row in rows if row.running} == {d: len(s) for d, s in self.users.items()}
 
     def teardown(self) -> None:
