@@ -59,7 +59,7 @@ function Next({ label, busy, onClick }) {
   return html`<button class="button primary" ref=${button} aria-disabled=${busy} onClick=${() => !busy && onClick()}>${label}</button>`;
 }
 
-/** Whoever leaves in the middle of a step ends it; the adapter goes in any case. */
+/** To leave in the middle of a step ends it; the adapter goes in any case. */
 function useSteps(name) {
   const [state, setState] = useState({ results: [], error: null, busy: false });
   const tour = useRef({ abort: new AbortController(), work: null }).current;

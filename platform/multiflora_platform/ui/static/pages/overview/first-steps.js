@@ -1,4 +1,4 @@
-/** What to do first on a server that is new; each step is ticked as it is done, whoever does it and however. */
+/** What to do first on a server that is new; each step is ticked as it is done, also from elsewhere. */
 import { html, useState } from "../../lib/html.js";
 import { loadActivity } from "../../lib/adapters.js";
 import { get } from "../../lib/api.js";
