@@ -12,6 +12,7 @@ from multiflora_platform.auth.account_answers import (
     KeyPage,
     LimitsNow,
     NewlyMadeKey,
+    RefusalPage,
     Tenant,
     TenantPage,
     UsagePage,
@@ -458,9 +459,9 @@ class Client(Transport):
         """Holds from the next request on; null lifts a limit."""
         return self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
 
-    def get_tenant_limits(self, tenant: str) -> LimitsNow:
-        """What is left of its limits now; a tenant's key sees its own."""
-        return self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow)
+    def get_tenant_limits(self, tenant: str, *, window: Literal["day", "week", "month"] = "day") -> LimitsNow:
+        """What is left of its limits now; peaks and refusals of the last 1, 7 or 30 days. A tenant sees its own."""
+        return self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow, query={"window": window})
 
     def create_key(self, body: NewKey) -> NewlyMadeKey:
         """The answer's `key` is shown this once."""
@@ -475,7 +476,7 @@ class Client(Transport):
         return self.call("GET", f"/keys/{quoted(key_id)}", Key)
 
     def revoke_key(self, key_id: str, *, if_match: str | None = None) -> None:
-        """Refused from the next request on; it stays in the list, with `revoked_at`."""
+        """RefusalCounts from the next request on; it stays in the list, with `revoked_at`."""
         self.call("DELETE", f"/keys/{quoted(key_id)}", None, headers={"if-match": if_match})
 
     def rotate_key(self, key_id: str, body: KeyRotation, *, if_match: str | None = None) -> NewlyMadeKey:
@@ -514,6 +515,12 @@ class Client(Transport):
     def get_budgets(self, *, tenant: str | None = None) -> BudgetPage:
         """What is used of each budget in the present day or month (UTC), by tenant."""
         return self.call("GET", "/budgets", BudgetPage, query={"tenant": tenant})
+
+    def get_refusals(
+        self, *, tenant: str | None = None, window: Literal["day", "week", "month"] = "day"
+    ) -> RefusalPage:
+        """Requests that were refused, by tenant and cause: today, in the last 7 or the last 30 days (UTC)."""
+        return self.call("GET", "/refusals", RefusalPage, query={"tenant": tenant, "window": window})
 
     def list_webhooks(self) -> WebhookPage:
         """Oldest first."""
@@ -1242,9 +1249,9 @@ class AsyncClient(AsyncTransport):
         """Holds from the next request on; null lifts a limit."""
         return await self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
 
-    async def get_tenant_limits(self, tenant: str) -> LimitsNow:
-        """What is left of its limits now; a tenant's key sees its own."""
-        return await self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow)
+    async def get_tenant_limits(self, tenant: str, *, window: Literal["day", "week", "month"] = "day") -> LimitsNow:
+        """What is left of its limits now; peaks and refusals of the last 1, 7 or 30 days. A tenant sees its own."""
+        return await self.call("GET", f"/tenants/{quoted(tenant)}/limits", LimitsNow, query={"window": window})
 
     async def create_key(self, body: NewKey) -> NewlyMadeKey:
         """The answer's `key` is shown this once."""
@@ -1259,7 +1266,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("GET", f"/keys/{quoted(key_id)}", Key)
 
     async def revoke_key(self, key_id: str, *, if_match: str | None = None) -> None:
-        """Refused from the next request on; it stays in the list, with `revoked_at`."""
+        """RefusalCounts from the next request on; it stays in the list, with `revoked_at`."""
         await self.call("DELETE", f"/keys/{quoted(key_id)}", None, headers={"if-match": if_match})
 
     async def rotate_key(self, key_id: str, body: KeyRotation, *, if_match: str | None = None) -> NewlyMadeKey:
@@ -1298,6 +1305,12 @@ class AsyncClient(AsyncTransport):
     async def get_budgets(self, *, tenant: str | None = None) -> BudgetPage:
         """What is used of each budget in the present day or month (UTC), by tenant."""
         return await self.call("GET", "/budgets", BudgetPage, query={"tenant": tenant})
+
+    async def get_refusals(
+        self, *, tenant: str | None = None, window: Literal["day", "week", "month"] = "day"
+    ) -> RefusalPage:
+        """Requests that were refused, by tenant and cause: today, in the last 7 or the last 30 days (UTC)."""
+        return await self.call("GET", "/refusals", RefusalPage, query={"tenant": tenant, "window": window})
 
     async def list_webhooks(self) -> WebhookPage:
         """Oldest first."""

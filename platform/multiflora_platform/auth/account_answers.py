@@ -91,9 +91,41 @@ class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
     next_page_token: str | None
 
 
+class RefusalCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that were refused, by cause: a limit that was reached, a budget that was used up, what the key or the
+    tenant may not do or use (a model that there is not counts, too), a server whose queue was full."""
+
+    requests: int = 0
+    tokens: int = 0
+    concurrent: int = 0
+    budget: int = 0
+    not_allowed: int = 0
+    overloaded: int = 0
+
+
+class TenantRefusals(msgspec.Struct, frozen=True, kw_only=True):
+    tenant: str
+    refused: RefusalCounts
+
+
+class RefusalPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[TenantRefusals]
+    next_page_token: str | None
+
+
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a tenant had admitted in a minute, and at once, at all servers together. concurrent: a sum of what
+    each server had at most in the same minute."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+    concurrent: int
+
+
 class LimitsNow(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's limits, what is left of its rates, and how many of its requests run; null without that limit.
-    counted_by: all servers on the database together, or this one, which is the only one."""
+    counted_by: all servers on the database together, or this one, which is the only one. peak, refused: of all servers,
+    in the window."""
 
     requests_per_minute: int | None
     tokens_per_minute: int | None
@@ -102,6 +134,8 @@ class LimitsNow(msgspec.Struct, frozen=True, kw_only=True):
     tokens_left: int | None
     running: int | None
     counted_by: Literal["all servers", "this server"]
+    peak: Peak
+    refused: RefusalCounts
 
 
 class BudgetUse(msgspec.Struct, frozen=True, kw_only=True):

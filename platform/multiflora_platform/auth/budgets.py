@@ -160,7 +160,7 @@ class Budgets:
         anew = datetime.fromisoformat(use.begins_anew_at)
         begins = f"it begins anew at {anew:%Y-%m-%dT%H:%M:%SZ}"
         detail = f"The tenant's budget of {shown} per {use.period} is used up; {begins}."
-        return BudgetExceeded(detail, (anew - self._now()).total_seconds())
+        return BudgetExceeded("budget", detail, (anew - self._now()).total_seconds())
 
     def _warn(self, tenant: str, budget: Budget, period: str, used: float) -> None:
         if self._warned.get((tenant, budget.name)) != (budget, period):

@@ -15,6 +15,7 @@ from multiflora_platform.auth.account_answers import (
     KeyPage,
     LimitsNow,
     NewlyMadeKey,
+    RefusalCounts,
     Tenant,
     TenantPage,
 )
@@ -27,6 +28,8 @@ from multiflora_platform.auth.account_requests import (
 from multiflora_platform.auth.dependencies import keys_of, require_admin, require_key
 from multiflora_platform.auth.limits.limits import Limits
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.auth.tallies.windows import Window
+from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.prices import prices_of
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.problems import InvalidRequest
@@ -62,12 +65,13 @@ async def get_tenant(request: Request, principal: Admin, tenant: str) -> Respons
 
 @router.get("/tenants/{tenant}/limits", tags=["tenants"], responses=answers(LimitsNow))
 async def get_tenant_limits(
-    request: Request, principal: Annotated[Principal, Depends(require_key)], tenant: str
+    request: Request, principal: Annotated[Principal, Depends(require_key)], tenant: str, window: Window = "day"
 ) -> Response:
-    """What is left of its limits now; a tenant's key sees its own."""
+    """What is left of its limits now; peaks and refusals of the last 1, 7 or 30 days. A tenant sees its own."""
     if not principal.is_admin and tenant != principal.tenant:
         raise Forbidden("A tenant's key sees its own limits only.")
     limits = cast(Limits, request.app.state.services.limits)
+    ledger = cast(UsageLedger, request.app.state.services.usage)
     whose = await keys_of(request).tenants.principal(tenant)
     now, policy = await limits.standing(whose), whose.policy
     return rendered(
@@ -79,6 +83,8 @@ async def get_tenant_limits(
             tokens_left=None if now.tokens_left is None else floor(now.tokens_left),
             running=now.running,
             counted_by="all servers" if now.is_shared else "this server",
+            peak=await ledger.peaks.of(window, tenant),
+            refused=(await ledger.refusals.of(window, tenant)).get(tenant, RefusalCounts()),
         )
     )
 
@@ -135,7 +141,7 @@ async def rotate_key(request: Request, principal: Admin, key_id: str, expected: 
 
 @router.delete("/keys/{key_id}", tags=["keys"], status_code=204)
 async def revoke_key(request: Request, principal: Admin, key_id: str, expected: Unchanged) -> Response:
-    """Refused from the next request on; it stays in the list, with `revoked_at`."""
+    """RefusalCounts from the next request on; it stays in the list, with `revoked_at`."""
     await keys_of(request).revoke_key(principal.actor, key_id, expected)
     return Response(status_code=204)
 

@@ -24,7 +24,7 @@ def scope_of(method: str, path: str) -> Scope:
         if path in (_EXPLAIN, _DRIFT) or kind == "contexts":
             return "inference"
         tells_limits = method in _READS and _LIMITS.fullmatch(path) is not None
-        return "usage:read" if kind in ("usage", "budgets", "requests") or tells_limits else "admin"
+        return "usage:read" if kind in ("usage", "budgets", "refusals", "requests") or tells_limits else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
         return "registry:write"
     if path.startswith("/v1/") or path in ("/tokenize", "/detokenize", "/tokenizer_info"):

@@ -9,18 +9,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import func, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from multiflora_platform.auth import account_answers
+from multiflora_platform.auth.tallies.peaks import Peaks
+from multiflora_platform.auth.tallies.refused_requests import RefusedRequests
 from multiflora_platform.prices import Prices
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import DailyUsageRow
+from multiflora_platform.storage.upserts import added, upsert
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
 
@@ -89,6 +91,9 @@ class UsageLedger:
         """prices: None where nothing is told in money."""
         self._database = database
         self._prices = prices
+        self.peaks = Peaks(database)
+        self.refusals = RefusedRequests(database)
+        """Both are written with the usage."""
         # Counted but not written, by (day, tenant, adapter); and what is being written.
         self._pending: dict[_Row, Counts] = {}
         self._writing: dict[_Row, Counts] = {}
@@ -115,6 +120,8 @@ class UsageLedger:
     async def flush(self) -> set[str]:
         """Everything that was counted until now is in the database afterwards. Returns the tenants that had counts.
         Raises Unavailable."""
+        await self.peaks.flush()
+        await self.refusals.flush()
         async with self._lock:
             taken = self._writing = self._pending
             self._pending = {}
@@ -215,14 +222,9 @@ class UsageLedger:
 
 
 async def _write(change: Change, taken: dict[_Row, Counts]) -> None:
-    insert: Any = sqlite.insert if change.session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for (day, tenant, adapter), counts in taken.items():
-        values = {name: getattr(counts, name) for name in COUNTED}
-        statement = insert(DailyUsageRow).values(day=day, tenant=tenant, adapter=adapter, **values)
-        added = {name: getattr(DailyUsageRow, name) + getattr(statement.excluded, name) for name in COUNTED}
-        await change.session.execute(
-            statement.on_conflict_do_update(index_elements=["day", "tenant", "adapter"], set_=added)
-        )
+        key = {"day": day, "tenant": tenant, "adapter": adapter}
+        await upsert(change.session, DailyUsageRow, key, asdict(counts), added)
 
 
 def _conditions(wanted: UsageFilter) -> list[Any]:

@@ -1,4 +1,5 @@
-"""/api/v1/usage and /api/v1/budgets: what tenants used, and may use; a tenant sees its own."""
+"""/api/v1/usage, /api/v1/budgets and /api/v1/refusals: what tenants used, may use, and were refused; a tenant sees its
+own."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from starlette.requests import Request
 
-from multiflora_platform.auth.account_answers import BudgetPage, UsagePage
+from multiflora_platform.auth.account_answers import BudgetPage, RefusalPage, TenantRefusals, UsagePage
 from multiflora_platform.auth.budgets import Budgets
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.auth.tallies.windows import Window
 from multiflora_platform.auth.usage import Group, UsageFilter, UsageLedger
 from multiflora_platform.web.refusals import Forbidden
 from multiflora_platform.web.resources import answers, compressed, rendered
@@ -45,6 +47,20 @@ async def get_budgets(
     """What is used of each budget in the present day or month (UTC), by tenant."""
     budgets = cast(Budgets, request.app.state.services.budgets)
     return rendered(BudgetPage(items=await budgets.uses(_visible(principal, tenant)), next_page_token=None))
+
+
+@router.get("/refusals", responses=answers(RefusalPage))
+async def get_refusals(
+    request: Request,
+    principal: Annotated[Principal, Depends(require_key)],
+    tenant: str | None = None,
+    window: Window = "day",
+) -> Response:
+    """Requests that were refused, by tenant and cause: today, in the last 7 or the last 30 days (UTC)."""
+    ledger = cast(UsageLedger, request.app.state.services.usage)
+    found = await ledger.refusals.of(window, _visible(principal, tenant))
+    items = [TenantRefusals(tenant=name, refused=refused) for name, refused in sorted(found.items())]
+    return rendered(RefusalPage(items=items, next_page_token=None))
 
 
 def _visible(principal: Principal, tenant: str | None) -> str | None:

@@ -99,6 +99,7 @@ class AccessLog:
         method = scope["method"] if status != 405 and route != "unmatched" else "ANY"
         self._services.metrics.http(method, route, status or 500)
         self._list_refused(scope, request_id, status)
+        self._count_refused(scope)
         if access_log.isEnabledFor(logging.INFO):
             state = scope.get("state", {})
             principal = state.get("principal")
@@ -136,6 +137,12 @@ class AccessLog:
             key_id=None if principal is None else principal.key_id,
         )
         self._services.insight.requests.refuse(facts, status or 500, state["error_code"])
+
+    def _count_refused(self, scope: Scope) -> None:
+        state = scope.get("state", {})
+        principal, cause = state.get("principal"), state.get("refusal")
+        if principal is not None and principal.tenant is not None and cause is not None:
+            self._services.usage.refusals.count(principal.tenant, cause)
 
 
 class Guard:

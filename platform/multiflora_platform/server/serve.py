@@ -22,6 +22,7 @@ from multiflora_platform.auth.budgets import BudgetedLimits, Budgets
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits.opening import open_limits
 from multiflora_platform.auth.oidc.opening import identity_of, open_sign_on
+from multiflora_platform.auth.tallies.peaks import WatchedLimits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.base_models.group_making import make_grammars, make_link, route_by_content
 from multiflora_platform.base_models.model_settings import asked_models
@@ -273,7 +274,7 @@ async def _parts(
         budgets = Budgets(database, usage, prices_of(settings))
         usage.start()
         stack.push_async_callback(usage.close)
-        limits = BudgetedLimits(budgets, open_limits(database))
+        limits = WatchedLimits(usage.peaks, BudgetedLimits(budgets, open_limits(database)))
         stack.push_async_callback(limits.close)
         tracing = None
         if settings.otlp_traces_endpoint is not None:

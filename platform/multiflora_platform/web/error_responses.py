@@ -23,10 +23,16 @@ from multiflora_platform.web.openai_errors import (
     rate_limited,
 )
 from multiflora_platform.web.problems import Problem
-from multiflora_platform.web.refusals import AuthError, LimitReached
+from multiflora_platform.web.refusals import AuthError, LimitReached, RefusalCause
 
 _log = logging.getLogger(__name__)
 _CLIENT_GONE = 499  # nginx's; only the access log sees it
+# A tenant cannot tell a model that it may not use from one that there is not; here as elsewhere.
+_REFUSALS: dict[str, RefusalCause] = {
+    "forbidden": "not_allowed",
+    "model_not_found": "not_allowed",
+    "server_overloaded": "overloaded",
+}
 _NO_ROUTE = "Not Found"  # the framework's words when no route matches
 
 
@@ -45,13 +51,15 @@ def render_error(scope: Scope, error: Exception) -> Response:
 
 
 def note_code(scope: Scope, error: Exception) -> None:
-    """The error's code beside the request, for the lists of requests."""
+    """The error's code beside the request, for the lists of requests, and why the request was refused, if it was, for
+    its tenant's counts."""
     if isinstance(error, (ApiError, AuthError)):
         code = error.code
     else:
         known = (Problem, LimitReached, RequestValidationError, HTTPException)
         code = _api_error(error).code if isinstance(error, known) else internal_error().code
-    scope.setdefault("state", {})["error_code"] = code
+    reached = error.reached if isinstance(error, (ApiError, LimitReached)) else None
+    scope.setdefault("state", {}).update(error_code=code, refusal=reached or _REFUSALS.get(code))
 
 
 def install(app: FastAPI) -> None:

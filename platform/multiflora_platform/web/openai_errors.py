@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.web.problems import Unavailable
-from multiflora_platform.web.refusals import LimitReached
+from multiflora_platform.web.refusals import Limit, LimitReached
 
 RETRY_AFTER_SECONDS = 1
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -49,10 +49,12 @@ class ApiError(Exception):
         param: str | None = None,
         type: str | None = None,
         headers: Mapping[str, str] | None = None,
+        reached: Limit | None = None,
     ) -> None:
         """code: stable, for programs. param: the request's parameter that is to blame.
 
-        type: OpenAI's coarse kind, by default from the status. headers: beyond what the status asks for.
+        type: OpenAI's coarse kind, by default from the status. headers: beyond what the status asks for. reached: which
+        of the tenant's limits.
         """
         super().__init__(message)
         self.status = status
@@ -60,6 +62,7 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.headers = headers or {}
+        self.reached = reached
         self.type = type or _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 
     def envelope(self) -> dict[str, Any]:
@@ -97,9 +100,9 @@ def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:
     return ApiError(503, code, message)
 
 
-def rate_limited(reached: LimitReached) -> ApiError:
-    headers = {"Retry-After": str(reached.retry_after)}
-    return ApiError(429, reached.code, reached.detail, headers=headers)
+def rate_limited(error: LimitReached) -> ApiError:
+    headers = {"Retry-After": str(error.retry_after)}
+    return ApiError(429, error.code, error.detail, headers=headers, reached=error.reached)
 
 
 @contextmanager

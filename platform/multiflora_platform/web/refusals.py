@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+Limit = Literal["requests", "tokens", "concurrent", "budget"]
+RefusalCause = Literal[Limit, "not_allowed", "overloaded"]
 
 
 class AuthError(Exception):
@@ -35,14 +38,15 @@ class Forbidden(AuthError):
 
 
 class LimitReached(Exception):
-    """A tenant's limit of requests or tokens."""
+    """A tenant's limit of requests or tokens, by minute or at once."""
 
     code: ClassVar[str] = "rate_limit_exceeded"
     title: ClassVar[str] = "A limit of the tenant is reached"
 
-    def __init__(self, detail: str, retry_after: float) -> None:
-        """detail: which limit, and what to do. retry_after: seconds, rounded up to whole ones."""
+    def __init__(self, reached: Limit, detail: str, retry_after: float) -> None:
+        """detail: the limit in words, and what to do. retry_after: seconds, rounded up to whole ones."""
         super().__init__(detail)
+        self.reached = reached
         self.detail = detail
         self.retry_after = max(1, math.ceil(retry_after))
 

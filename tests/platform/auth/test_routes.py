@@ -20,6 +20,7 @@ OPEN_TO_TENANTS = {
     ("POST", "/adapters"),
     ("GET", "/usage"),
     ("GET", "/budgets"),
+    ("GET", "/refusals"),
     ("POST", "/cache:explain"),
     ("GET", "/cache/drift"),
     ("GET", "/contexts"),

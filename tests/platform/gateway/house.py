@@ -361,11 +361,17 @@ class FakeRegistry:
         self.stopped = True
 
 
+class FakeRefusals(Counter[tuple[str, str]]):
+    def count(self, tenant: str, cause: str) -> None:
+        self[tenant, cause] += 1
+
+
 class FakeLedger:
     """Keeps what is counted, by tenant and adapter."""
 
     def __init__(self) -> None:
         self.counted: dict[tuple[str | None, str | None], Counts] = {}
+        self.refusals = FakeRefusals()
 
     def row(self, tenant: str | None, adapter: str | None) -> Counts:
         return self.counted.setdefault((tenant, adapter), Counts())

@@ -62,26 +62,27 @@ class Limits(ABC):
 
 def too_many_at_once(running: int) -> LimitReached:
     """running: those that the tenant runs now."""
-    return LimitReached(f"The tenant runs {running} requests, which is its limit; wait until one has ended.", 1)
+    message = f"The tenant runs {running} requests, which is its limit; wait until one has ended."
+    return LimitReached("concurrent", message, 1)
 
 
 def no_request_left(per_minute: int, seconds: float) -> LimitReached:
     """seconds: until there is one again."""
     message = f"The tenant's limit of {per_minute} requests per minute is reached; try again later."
-    return LimitReached(message, seconds)
+    return LimitReached("requests", message, seconds)
 
 
 def prompt_never_fits(count: int, per_minute: int) -> LimitReached:
     message = (
         f"The prompt has {count} tokens; the tenant's limit is {per_minute} tokens per minute. Send a shorter one."
     )
-    return LimitReached(message, 60)
+    return LimitReached("tokens", message, 60)
 
 
 def too_few_tokens_left(per_minute: int, seconds: float) -> LimitReached:
     """seconds: until there are enough again."""
     message = f"The tenant's limit of {per_minute} tokens per minute is reached; try again later."
-    return LimitReached(message, seconds)
+    return LimitReached("tokens", message, seconds)
 
 
 def rate_headers(kind: str, per_minute: int, left: float) -> dict[str, str]:

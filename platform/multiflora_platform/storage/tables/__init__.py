@@ -5,8 +5,11 @@ from __future__ import annotations
 from multiflora_platform.storage.integers import LARGEST_NUMBER
 from multiflora_platform.storage.tables.accounts import (
     ClosedSessionRow,
+    DailyPeakRow,
+    DailyRefusalRow,
     DailyUsageRow,
     KeyRow,
+    MinuteUseRow,
     TenantLeaseRow,
     TenantRow,
 )
@@ -42,6 +45,8 @@ __all__ = [
     "BatchRow",
     "ClosedSessionRow",
     "ContextRow",
+    "DailyPeakRow",
+    "DailyRefusalRow",
     "DailyUsageRow",
     "EngineReplicaRow",
     "EvalResultRow",
@@ -52,6 +57,7 @@ __all__ = [
     "IdempotencyRow",
     "JobRow",
     "KeyRow",
+    "MinuteUseRow",
     "ModelRow",
     "ReportRow",
     "RolloutObservationRow",

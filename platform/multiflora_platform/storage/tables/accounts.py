@@ -98,6 +98,51 @@ class ClosedSessionRow(Base):
     ends_at: Mapped[int] = mapped_column(BigInteger)
 
 
+class DailyRefusalRow(Base):
+    """How many requests of a tenant were refused in one UTC day, by cause. Written by
+    auth/tallies/refused_requests.py."""
+
+    __tablename__ = "refusals"
+
+    # As 2026-01-31.
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # One of web/refusals.py.
+    cause: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
+class MinuteUseRow(Base):
+    """What one server had of a tenant in one minute of the last hour. Written, and folded into DailyPeakRow, by
+    auth/tallies/peaks.py."""
+
+    __tablename__ = "minute_uses"
+
+    # Since 1970.
+    minute: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # Another for each start of a server.
+    server: Mapped[str] = mapped_column(String(16), primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    # The most at once.
+    concurrent: Mapped[int] = mapped_column(BigInteger)
+
+
+class DailyPeakRow(Base):
+    """The most that a tenant had in a minute of one UTC day, of all servers: each column's own minute. Written by
+    auth/tallies/peaks.py."""
+
+    __tablename__ = "peaks"
+
+    # As 2026-01-31.
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    concurrent: Mapped[int] = mapped_column(BigInteger)
+
+
 class DailyUsageRow(Base):
     """Sums of one UTC day. The ledger (auth/usage.py) adds to them in intervals, not with each request."""
 

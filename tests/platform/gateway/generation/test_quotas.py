@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
+
+from multiflora_engine.protocol.requests import EngineFailure
 
 BODY = {"model": "sql", "prompt": "Say", "max_tokens": 3}
 
@@ -87,3 +90,34 @@ async def test_usage_is_what_the_answers_say(house: House, stream: bool) -> None
     for counts in counted.values():
         assert (counts.requests, counts.prompt_tokens, counts.completion_tokens) == (1, 3, 6)
         assert (counts.cached_tokens, counts.cache_write_tokens) == (1, 1)
+
+
+async def test_what_is_refused_is_counted_by_its_cause(house: House) -> None:
+    async def refused(status: int, cause: str, **body: Any) -> None:
+        for who in (TENANT, ADMIN):
+            answer = await house.http.post("/v1/completions", json={**BODY, **body}, headers=key(who))
+            assert who == ADMIN or answer.status_code == status, answer.text
+        assert house.services.usage.refusals == {("acme", cause): 1}
+        house.services.usage.refusals.clear()
+
+    house.services.keys.set_policy(TENANT, requests_per_minute=1)
+    assert (await house.http.post("/v1/completions", json=BODY, headers=key(TENANT))).status_code == 200
+    policies: list[tuple[dict[str, Any], int, str]] = [
+        ({"requests_per_minute": 1}, 429, "requests"),
+        ({"tokens_per_minute": 1}, 429, "tokens"),
+        ({"max_concurrent_requests": 0}, 429, "concurrent"),
+        ({"allowed_adapters": ("other-*",)}, 404, "not_allowed"),
+        ({"disabled": True}, 403, "not_allowed"),
+    ]
+    for policy, status, cause in policies:
+        house.services.keys.set_policy(TENANT, **policy)
+        await refused(status, cause)
+    house.services.keys.set_policy(TENANT)
+    await refused(404, "not_allowed", model="there is none")
+    house.engine.failure = EngineFailure("server_overloaded", "The queue is full.")
+    await refused(429, "overloaded")
+    await refused(429, "overloaded", stream=True)
+    house.engine.failure = None
+    assert (await house.http.post("/v1/completions", json={**BODY, "n": 0}, headers=key(TENANT))).status_code == 400
+    assert (await house.http.post("/v1/completions", json=BODY, headers=key(TENANT))).status_code == 200
+    assert house.services.usage.refusals == {}

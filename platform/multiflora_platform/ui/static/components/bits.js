@@ -74,9 +74,9 @@ export const Facts = ({ of }) => html`<dl class="facts">
   ${of.filter(Boolean).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd>${value}</dd>`)}
 </dl>`;
 
-/** value: 0..1 */
-export const Meter = ({ value, label }) => html`<span class="meter" role="img" aria-label=${t`${label}: ${Math.round(value * 100)}%`}>
-  <i style=${{ width: `${Math.min(100, value * 100)}%` }}></i></span>`;
+/** value, and the peak that is marked: 0..1 */
+export const Meter = ({ value, peak, label }) => html`<span class="meter" role="img" aria-label=${t`${label}: ${Math.round(value * 100)}%`}>
+  <i style=${{ width: `${Math.min(100, value * 100)}%` }}></i>${peak > 0 && html`<b style=${{ left: `${Math.min(100, peak * 100)}%` }}></b>`}</span>`;
 
 /** Parts of a whole as one bar. @param {{parts: Array<{label: string, value: number, colour?: string}>}} props */
 export function Share({ parts, label }) {

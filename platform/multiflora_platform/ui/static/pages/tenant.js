@@ -7,7 +7,7 @@ import { useResource } from "../lib/resource.js";
 import { attempt } from "../lib/toasts.js";
 import { named } from "../lib/values.js";
 import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
-import { Loaded, Skeleton } from "../components/states.js";
+import { Loaded } from "../components/states.js";
 import { UsageDays } from "../components/usage-days.js";
 import { Budgets } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
@@ -21,7 +21,6 @@ export default function TenantPage({ name }) {
   const tenant = useResource((signal) => get(path, { signal }), [path]);
   const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
   const budgets = useResource((signal) => get(`/api/v1/budgets?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
-  const now = useResource((signal) => get(`${path}/limits`, { signal }), [path], { every: 5 });
   const one = tenant.data;
   const changed = () => (tenant.reload(), budgets.reload());
   const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? t`${name} is disabled: its keys are refused.` : t`${name} may send requests again.`,
@@ -31,7 +30,7 @@ export default function TenantPage({ name }) {
       <button class="button" onClick=${() => able(!one.disabled)}>${one.disabled ? t("Enable") : t("Disable")}</button>
       <button class="button" onClick=${() => setOpen("limits")}>${t("Change limits…")}</button>
       <button class="button primary" onClick=${() => setOpen("key")}>${t("New key")}</button>`} />
-    <${Loaded} resource=${tenant}>${(data) => html`<${Limits} of=${data} now=${now.data} />`}<//>
+    <${Loaded} resource=${tenant}>${(data) => html`<${LimitBars} tenant=${name} /><${Further} of=${data} />`}<//>
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")} about=${t("Of all servers together, by days and months of UTC")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Usage, last 30 days")} filter=${{ tenant: name }} />
     <${Card} title=${t("Keys")} flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
@@ -39,5 +38,4 @@ export default function TenantPage({ name }) {
     ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
 
-const Limits = ({ of, now }) => html`<${Card} title=${t("Limits")}>${now ? html`<${LimitBars} now=${now} />` : html`<${Skeleton} lines=${3} />`}<//>
-  <${Stats} label=${t("Limits")} of=${[[t("Cache share"), percent(of.kv_share)], [t("Priority"), named(of.priority)], [t("Adapters"), of.allowed_adapters.join(", ")]]} />`;
+const Further = ({ of }) => html`<${Stats} label=${t("Limits")} of=${[[t("Cache share"), percent(of.kv_share)], [t("Priority"), named(of.priority)], [t("Adapters"), of.allowed_adapters.join(", ")]]} />`;

@@ -13,6 +13,7 @@ import { Table } from "../components/table.js";
 import { UsageDays } from "../components/usage-days.js";
 import { budgetColumn } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
+import { refusedColumn } from "./tenants/limit-bars.js";
 import { NewKey } from "./tenants/new-key.js";
 import { TenantForm } from "./tenants/tenant-form.js";
 
@@ -23,13 +24,14 @@ export default function Tenants() {
   const tenants = useResource((signal) => get("/api/v1/tenants", { signal }), []);
   const keys = useResource((signal) => get("/api/v1/keys", { signal }), [], { every: 15 });
   const budgets = useResource((signal) => get("/api/v1/budgets", { signal }), [], { every: 15 });
+  const refusals = useResource((signal) => get("/api/v1/refusals", { signal }), [], { every: 15 });
   const tab = tabs().some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tenants";
   const names = tenants.data?.items.map((tenant) => tenant.name) ?? [];
   return html`<${PageHeader} title=${t("Tenants and keys")} about=${t("A tenant's keys share its limits, its cache and its usage")} actions=${html`
       <button class="button" onClick=${() => setOpen("tenant")}><${Icon} name="plus" size=${16} />${t("New tenant")}</button>
       <button class="button primary" onClick=${() => setOpen("key")}><${Icon} name="plus" size=${16} />${t("New key")}</button>`} />
     <${Tabs} label=${t("Parts of this page")} of=${tabs()} current=${tab} path="/tenants" />
-    ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} budgets=${budgets.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
+    ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} budgets=${budgets.data?.items ?? []} refusals=${refusals.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
     ${tab === "keys" && html`<div class="card"><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//></div>`}
     ${tab === "usage" && html`<${UsageDays} title=${t("All tenants, last 30 days")} filter=${{}} />`}
     ${open === "tenant" && html`<${TenantForm} onClose=${() => setOpen(null)} onChange=${tenants.reload} />`}
@@ -38,10 +40,10 @@ export default function Tenants() {
 
 const limited = (key, label) => ({ key, label, number: true, cell: (tenant) => (tenant[key] === null ? html`<span class="muted">${t("no limit")}</span>` : count(tenant[key])) });
 
-function Listed({ items, keys, budgets, onNew }) {
+function Listed({ items, keys, budgets, refusals, onNew }) {
   if (!items.length) return html`<${Empty} title=${t("No tenants yet")} icon="tenants" action=${html`<button class="button" onClick=${onNew}>${t("New tenant")}</button>`}>${t("A tenant has its own limits, its own part of the cache and its own adapters.")}<//>`;
   const live = (tenant) => keys.filter((key) => key.tenant === tenant.name && !key.revoked_at).length;
-  return html`<${Table} name="tenants" label=${t("Tenants")} columns=${[...columns(), budgetColumn(budgets), { key: "keys", label: t("Keys"), number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
+  return html`<${Table} name="tenants" label=${t("Tenants")} columns=${[...columns(), budgetColumn(budgets), refusedColumn(refusals), { key: "keys", label: t("Keys"), number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
 }
 
 const columns = () => [

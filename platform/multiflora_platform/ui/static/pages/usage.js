@@ -23,11 +23,10 @@ const columns = () => [
 const moneyColumns = () => [amount("device", t("Cost of device time")), amount("cached", t("Cost of cached tokens")), amount("stored", t("Cost of held tokens")), amount("saved", t("Saved by the cache"))];
 
 export default function Usage() {
-  const limits = useResource((signal) => get(`/api/v1/tenants/${encodeURIComponent(session.value.tenant)}/limits`, { signal }), [], { every: 5 });
   const budgets = useResource((signal) => get("/api/v1/budgets", { signal }), [], { every: 15 });
   const rows = useResource((signal) => getAll("/api/v1/usage?group_by=adapter", { signal }), []);
   return html`<${PageHeader} title=${t("Usage and limits")} about=${t("Of all your keys together")} />
-    <${Card} title=${t("Limits")}><${Loaded} resource=${limits} lines=${3}>${(now) => html`<${LimitBars} now=${now} />`}<//><//>
+    <${LimitBars} tenant=${session.value.tenant} />
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Last 30 days")} filter=${{}} />
     <${Card} title=${t("By adapter, since the beginning")} flush><${Loaded} resource=${rows}>${(items) => (items.length ? html`<${Table} name="usage by adapter" label=${t("By adapter")} columns=${items[0].money ? [...columns(), ...moneyColumns()] : columns()} rows=${items} keyOf=${(row) => row.adapter} />`
