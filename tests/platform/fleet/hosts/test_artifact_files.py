@@ -8,7 +8,7 @@ import pytest
 from tests.platform.registry.house import adapter_files
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.protocol.messages import ArtifactPart, ArtifactWanted
+from multiflora_engine.protocol.messages import ArtifactWanted
 from multiflora_platform.fleet.hosts.artifact_files import ArtifactFiles
 
 
@@ -41,4 +41,6 @@ def test_nothing_else_is_read(kept: tuple[ArtifactFiles, str], tmp_path: Path) -
         ArtifactWanted(digest, "../../secret", 0),
         ArtifactWanted(digest, "adapter_config.json", -5),
     ):
-        assert files.part(wanted) == ArtifactPart(wanted, is_missing=True)
+        part = files.part(wanted)
+        assert (part.data, part.size, part.is_missing) == (b"", 0, True)
+    assert files.part(ArtifactWanted("0" * 64, "adapter_config.json", 0)).problem == "", "another gateway may have it"
