@@ -78,8 +78,15 @@ ADAPTERS: dict[str, tuple[Any, dict[str, Any], int, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_adapters_alone_and_in_one_mixed_batch(
-    name: str,
+def test_adapters_alone_and_in_one_mixed_batch(name: str, check_adapters: Any) -> None:
+    config_class, values, ranks, kinds = ADAPTERS[name]
+    known = KINDS | FUSED_KINDS | OTHER_KINDS
+    check_adapters(config_class, values, {kind: known[kind] for kind in kinds}, tensor_parallel_size=ranks)
+
+
+@pytest.mark.parametrize("divided", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}])
+def test_adapters_take_turns_in_few_rows_with_scarce_blocks(
+    divided: dict[str, int],
     tmp_path: Path,
     tiny_config: Any,
     save_model: Any,
@@ -88,40 +95,21 @@ def test_adapters_alone_and_in_one_mixed_batch(
     check_answer: Any,
     prompts: Any,
 ) -> None:
-    config_class, values, ranks, kinds = ADAPTERS[name]
-    base, folder = save_model(tiny_config(config_class, **values))
-    store = ArtifactStore(tmp_path / "artifacts")
-    oracles = {None: base}
-    for kind in kinds:
-        oracle = save_adapter(folder, tmp_path / kind, (KINDS | FUSED_KINDS | OTHER_KINDS)[kind])
-        oracles[store.add(tmp_path / kind).digest] = oracle
-    engine = start_engine(folder, max_model_len=256, tensor_parallel_size=ranks)
-    rows = [(digest, prompts[3]) for digest in oracles]
-    alone = [ask(engine, [prompt], [digest], max_tokens=3)[0] for digest, prompt in rows]
-    mixed = ask(engine, [prompt for _, prompt in rows], [digest for digest, _ in rows], prompt_logprobs=0)
-    for answers in (alone, mixed):
-        for (digest, prompt), answer in zip(rows, answers, strict=True):
-            check_answer(oracles[digest], prompt, answer)
-
-
-def test_adapters_take_turns_in_few_rows_with_scarce_blocks(
-    tmp_path: Path, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
-) -> None:
-    """Eviction from slots and from host memory, and preemption of sequences, at once."""
+    """Eviction from slots and from host memory, and preemption of sequences, at once; batches of stages take turns."""
     base, folder = save_model(tiny_config(LlamaConfig, **HEADS))
     store = ArtifactStore(tmp_path / "artifacts")
     oracles = {None: base}
     for kind in ("plain", "all_linear", "subset", "dora"):
         oracle = save_adapter(folder, tmp_path / kind, KINDS[kind])
         oracles[store.add(tmp_path / kind).digest] = oracle
-    block_bytes = 2 * 2 * 16 * 4 * 16  # of the one key-value head that a rank has
+    block_bytes = 2 * 2 * 16 * 4 * 16  # of the one key-value head that a rank has, or the one layer of a stage
     engine = start_engine(
         folder,
         max_model_len=128,
         max_loras=1,
         max_cpu_loras=2,
         kv_cache_memory=10 * block_bytes,
-        tensor_parallel_size=2,
+        **divided,
     )
     assert engine.ready.num_blocks == 10
     rows = [(digest, prompts[i]) for i in (1, 4) for digest in oracles]

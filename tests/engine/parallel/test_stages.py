@@ -98,59 +98,11 @@ LAST_LAYER = {"last_layer": {"target_modules": ["q_proj", "down_proj"], "use_dor
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_adapters_alone_and_in_one_mixed_batch(
-    name: str,
-    tmp_path: Path,
-    tiny_config: Any,
-    save_model: Any,
-    start_engine: Any,
-    ask: Any,
-    check_answer: Any,
-    prompts: Any,
-) -> None:
+def test_adapters_alone_and_in_one_mixed_batch(name: str, check_adapters: Any) -> None:
     config_class, values, shards, kinds = ADAPTERS[name]
-    base, folder = save_model(tiny_config(config_class, **values))
-    store = ArtifactStore(tmp_path / "artifacts")
-    oracles = {None: base}
-    for kind in kinds:
-        oracle = save_adapter(folder, tmp_path / kind, (KINDS | OTHER_KINDS | LAST_LAYER)[kind])
-        oracles[store.add(tmp_path / kind).digest] = oracle
-    engine = start_engine(folder, max_model_len=256, tensor_parallel_size=shards, pipeline_parallel_size=2)
-    rows = [(digest, prompts[3]) for digest in oracles]
-    alone = [ask(engine, [prompt], [digest], max_tokens=3)[0] for digest, prompt in rows]
-    mixed = ask(engine, [prompt for _, prompt in rows], [digest for digest, _ in rows], prompt_logprobs=0)
-    for answers in (alone, mixed):
-        for (digest, prompt), answer in zip(rows, answers, strict=True):
-            check_answer(oracles[digest], prompt, answer)
-
-
-def test_adapters_take_turns_in_few_rows_with_scarce_blocks(
-    tmp_path: Path, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
-) -> None:
-    """Eviction from slots and from host memory, and preemption of sequences, at once, while batches take turns."""
-    base, folder = save_model(tiny_config(LlamaConfig, **HEADS))
-    store = ArtifactStore(tmp_path / "artifacts")
-    oracles = {None: base}
-    for kind in ("plain", "all_linear", "subset", "dora"):
-        oracle = save_adapter(folder, tmp_path / kind, KINDS[kind])
-        oracles[store.add(tmp_path / kind).digest] = oracle
-    block_bytes = 2 * 2 * 16 * 16 * 4  # of the one layer that a stage has
-    engine = start_engine(
-        folder,
-        max_model_len=128,
-        max_loras=1,
-        max_cpu_loras=2,
-        kv_cache_memory=10 * block_bytes,
-        pipeline_parallel_size=2,
-    )
-    assert engine.ready.num_blocks == 10
-    rows = [(digest, prompts[i]) for i in (1, 4) for digest in oracles]
-    answers = ask(engine, [prompt for _, prompt in rows], [digest for digest, _ in rows], max_tokens=20)
-    stats = engine.engine.stats()
-    assert stats.adapter_evictions > 0
-    assert stats.preemptions > 0
-    for (digest, prompt), answer in zip(rows, answers, strict=True):
-        check_answer(oracles[digest], prompt, answer)
+    known = KINDS | OTHER_KINDS | LAST_LAYER
+    divided = {"tensor_parallel_size": shards, "pipeline_parallel_size": 2}
+    check_adapters(config_class, values, {kind: known[kind] for kind in kinds}, **divided)
 
 
 def test_requests_at_once_are_computed_in_batches_of_their_own(
