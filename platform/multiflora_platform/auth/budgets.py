@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from multiflora_platform.auth.account_answers import BudgetUse
 from multiflora_platform.auth.directory import budgets_of
-from multiflora_platform.auth.limits.limits import Claim, Limits, Standing
+from multiflora_platform.auth.limits.limits import Claim, Limits, LimitsBehind
 from multiflora_platform.auth.policies import Budget, BudgetPeriod
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts, UsageLedger
@@ -185,25 +185,16 @@ class Budgets:
             _log.warning("a budget's warning could not be told, and will be with the next request: %s", error)
 
 
-class BudgetedLimits(Limits):
+class BudgetedLimits(LimitsBehind):
     """A tenant's budgets, and then its limits: a request that the budget refuses takes nothing of them."""
 
     def __init__(self, budgets: Budgets, limits: Limits) -> None:
+        super().__init__(limits)
         self._budgets = budgets
-        self._limits = limits
 
     async def admit(self, principal: Principal) -> Claim:
         await self._budgets.check(principal)
         return await self._limits.admit(principal)
-
-    def headers(self, principal: Principal) -> dict[str, str]:
-        return self._limits.headers(principal)
-
-    async def standing(self, principal: Principal) -> Standing:
-        return await self._limits.standing(principal)
-
-    async def close(self) -> None:
-        await self._limits.close()
 
 
 def _period(period: BudgetPeriod, now: datetime) -> str:

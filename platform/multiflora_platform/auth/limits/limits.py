@@ -60,6 +60,22 @@ class Limits(ABC):
         """What is held is given back."""
 
 
+class LimitsBehind(Limits):
+    """Limits that a subclass stands before: it says what else there is to admitting a request."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def headers(self, principal: Principal) -> dict[str, str]:
+        return self._limits.headers(principal)
+
+    async def standing(self, principal: Principal) -> Standing:
+        return await self._limits.standing(principal)
+
+    async def close(self) -> None:
+        await self._limits.close()
+
+
 def too_many_at_once(running: int) -> LimitReached:
     """running: those that the tenant runs now."""
     message = f"The tenant runs {running} requests, which is its limit; wait until one has ended."

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import delete, func, select
 
 from multiflora_platform.auth.account_answers import Peak
-from multiflora_platform.auth.limits.limits import Claim, Limits, Standing
+from multiflora_platform.auth.limits.limits import Claim, Limits, LimitsBehind
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.tallies.windows import Window, day_of, first_day, start_of
 from multiflora_platform.storage.database import Change, Database
@@ -179,22 +179,13 @@ class _WatchedClaim(Claim):
             self._peaks.ended(self._tenant)
 
 
-class WatchedLimits(Limits):
+class WatchedLimits(LimitsBehind):
     """Limits whose admitted requests are counted for the peaks; those of admins are not."""
 
     def __init__(self, peaks: Peaks, limits: Limits) -> None:
+        super().__init__(limits)
         self._peaks = peaks
-        self._limits = limits
 
     async def admit(self, principal: Principal) -> Claim:
         claim = await self._limits.admit(principal)
         return claim if principal.tenant is None else _WatchedClaim(claim, self._peaks, principal.tenant)
-
-    def headers(self, principal: Principal) -> dict[str, str]:
-        return self._limits.headers(principal)
-
-    async def standing(self, principal: Principal) -> Standing:
-        return await self._limits.standing(principal)
-
-    async def close(self) -> None:
-        await self._limits.close()
