@@ -107,7 +107,7 @@ def test_blocks_that_are_read_are_given_back(harness: Harness, how: str) -> None
         assert step(harness) == [(26, 4, (13, 26))], "it is scheduled once more, move and all"
         assert harness.deltas[0].cached_tokens == 13
     else:
-        scheduler._preempt(entry.sequence)
+        scheduler._live.preempt(entry.sequence)
         scheduler.commit(batch, harness.outputs(batch))
     scheduler.abort("a")
     assert scheduler.pool.num_free == scheduler.pool.num_blocks

@@ -90,7 +90,7 @@ def test_what_is_taken_was_used_once_more_by_those_that_a_client_waits_for(backg
     harness.step()
     harness.step()
     pool = harness.scheduler.pool
-    table = next(sequence for sequence in harness.scheduler._running if sequence.request_id == "b").block_table
+    table = next(sequence for sequence in harness.scheduler._live.running if sequence.request_id == "b").block_table
     assert [pool._evictable.uses(block_id) for block_id in table[1:5]] == [uses] * 4
 
 
@@ -106,7 +106,7 @@ def test_what_a_preempted_one_takes_is_not_counted() -> None:
     harness = harness_of(24)
     harness.add("b", [*SHARED, *[9] * 13])
     harness.step()
-    next(sequence for sequence in harness.scheduler._running if sequence.request_id == "b").epoch = 1
+    next(sequence for sequence in harness.scheduler._live.running if sequence.request_id == "b").epoch = 1
     assert harness.step() == {("a", 0): 1, ("b", 0): 13}
     assert harness.deltas[1].cached_tokens == 0
     assert harness.scheduler.stats().cache_hits == 0
@@ -140,7 +140,7 @@ def test_a_chunk_looks_one_hash_up_where_there_is_nothing(monkeypatch: pytest.Mo
     find = harness.scheduler.pool.find
     monkeypatch.setattr(harness.scheduler.pool, "find", lambda hash: asked.append(hash) or find(hash))
     harness.step()
-    sequence = harness.scheduler._running[0]
+    sequence = harness.scheduler._live.running[0]
     assert asked == [sequence.block_hashes[24 // 4]]
 
 

@@ -824,7 +824,7 @@ def test_who_had_to_leave_often_leaves_last() -> None:
         harness.add(f"quiet{number}", 3, tag=50 + number, adapter_digest=f"y{number}", cache_owner="team", max_tokens=1)
         harness.step()
         harness.step()
-    epochs = [sequence.epoch for request in harness.scheduler._requests.values() for sequence in request]
+    epochs = [sequence.epoch for request in harness.scheduler._live.requests.values() for sequence in request]
     assert max(epochs) == 1
     assert harness.preemptions() == 3
 

@@ -12,7 +12,7 @@ from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.config import QueueFull
-from multiflora_engine.scheduling.waiting_queue import WaitingQueue
+from multiflora_engine.scheduling.queue.waiting_queue import WaitingQueue
 
 
 @dataclass

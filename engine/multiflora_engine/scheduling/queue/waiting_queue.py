@@ -15,9 +15,9 @@ from operator import attrgetter, itemgetter
 
 from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.scheduling.config import QueueFull
-from multiflora_engine.scheduling.deadlines import Deadlines
-from multiflora_engine.scheduling.fair_queue import FairQueue, interleave
-from multiflora_engine.scheduling.seats import Flow, flow_of
+from multiflora_engine.scheduling.queue.deadlines import Deadlines
+from multiflora_engine.scheduling.queue.fair_queue import FairQueue, interleave
+from multiflora_engine.scheduling.queue.seats import Flow, flow_of
 
 _ORDER = attrgetter("order")
 
