@@ -19,20 +19,26 @@ from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.host_memory import available_host_memory
+from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.rank_group import RankGrid
 from multiflora_engine.engine import Engine
 from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.device import (
     choose_device,
     choose_dtype,
+    device_memory,
     memory_errors_explained,
+    runs_asynchronously,
     use_device,
     use_threads,
 )
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side, ready_report
 from multiflora_engine.execution.graphs.cuda_graphs import choose_capture
 from multiflora_engine.execution.sleep import SleepingWeights
+from multiflora_engine.execution.step_sizes import sized
 from multiflora_engine.execution.warm_up import compile_for_rare_adapters, warm_up
-from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.rotary import why_keys_stay
 from multiflora_engine.models.storage.choice import choose_storage
@@ -41,11 +47,13 @@ from multiflora_engine.offload.offloading import Offloading
 from multiflora_engine.offload.opening import open_offloading
 from multiflora_engine.parallel.launch import Ranks, check_ranks, place_of, start_process, started_ranks
 from multiflora_engine.parallel.leading import Leader
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.parallel.shared_copies import SharedCopies
+from multiflora_engine.protocol.config import EngineConfig, SizedConfig
 from multiflora_engine.protocol.messages import Ready
 from multiflora_engine.residency.adapter_loader import AdapterLoader
 from multiflora_engine.residency.adapter_residency import AdapterResidency
 from multiflora_engine.residency.missing_artifacts import MissingArtifacts
+from multiflora_engine.sampling.device_counts import DeviceCounts
 from multiflora_engine.sampling.grammar_masks import GrammarMasks, load_grammar_masks
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_engine.scheduling.config import SchedulerConfig
@@ -75,7 +83,7 @@ class BuiltEngine:
     ready: Ready
     grammars: GrammarMasks | None
     """None where the model has no tokenizer that grammars could be matched with."""
-    offloading: Offloading | None
+    offloading: Offloading | SharedCopies | None
     """None where no copies of KV blocks are kept."""
     artifacts: MissingArtifacts
     """What it asks for where this host lacks an adapter's files."""
@@ -146,6 +154,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     model = load_model_config(folder, config.hf_overrides).with_ends(config.eos_token_ids)
     use_threads(config.num_threads, config.processes_per_host)  # first: how products are made is measured with these
     device = choose_device(config.device)
+    config = sized(config, model, device_memory(device))
     # Linux grants more than there is, and kills the process that fills it; a GPU refuses.
     available = available_host_memory() // config.num_ranks if device.type == "cpu" else None
     if config.num_ranks == 1:
@@ -156,7 +165,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
 
 
 def _build(
-    config: EngineConfig,
+    config: SizedConfig,
     model: ModelConfig,
     device: torch.device,
     available: int | None,
@@ -207,7 +216,7 @@ def load_model(
 
 
 def assemble_engine(
-    config: EngineConfig,
+    config: SizedConfig,
     model: ModelConfig,
     weights: ModelWeights,
     base: BaseModel,
@@ -226,7 +235,8 @@ def assemble_engine(
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
     pool_of = partial(SlotPool, base) if leader is None else leader.pool
     pool = pool_of(slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory)
-    sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
+    counts = DeviceCounts(config.max_num_seqs, model.vocab_size) if runs_asynchronously(device) else None
+    sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars, counts)
     progress("kv_cache", 0, 1)
     capture = choose_capture(device, config.enforce_eager)
     grid = None if leader is None else leader.grid
@@ -245,7 +255,8 @@ def assemble_engine(
     )
     if artifacts is not None:
         artifacts.is_used = lambda digest: residency.state(digest) in ("slot", "loading")
-    offloading = _offloading(config, model, base, device_side)
+    own_copies = open_copies(config, model, base, device_side.cache, device_side.max_model_len, grid)
+    offloading = own_copies if leader is None or own_copies is None else leader.copies(own_copies)
     scheduler = Scheduler(
         _scheduler_config(config, model, device_side, is_compute_bound=device.type == "cpu"),
         residency,
@@ -284,7 +295,7 @@ def assemble_engine(
     )
 
 
-def without_graphs(config: EngineConfig, model: ModelConfig, weights: ModelWeights) -> EngineConfig:
+def without_graphs(config: SizedConfig, model: ModelConfig, weights: ModelWeights) -> SizedConfig:
     """The configuration, without graphs for a model whose steps cannot be captured."""
     # Of experts that are not all kept alike the host multiplies one by one, and asks how many tokens each gets: a graph
     # could not be replayed with others. Ranks run step by step.
@@ -297,20 +308,25 @@ def _forget_nothing(digest: str) -> None:
     pass
 
 
-def _offloading(
-    config: EngineConfig, model: ModelConfig, base: BaseModel, device_side: DeviceSide
+def open_copies(
+    config: EngineConfig,
+    model: ModelConfig,
+    base: BaseModel,
+    cache: KVCache,
+    max_model_len: int,
+    grid: RankGrid | None,
 ) -> Offloading | None:
-    """Raises ModelError."""
+    """Of this process's KV blocks; see `open_offloading`. Raises ModelError."""
     depends_on_length = any(rope.kind in ("dynamic", "longrope") for rope in model.ropes)
     identity = {
         "base": base.digest,
         "computed": [config.dtype, config.kv_cache_dtype, config.quantization, config.dequantize],
-        "length": device_side.max_model_len if depends_on_length else None,
+        "length": max_model_len if depends_on_length else None,
     }
     # What was allocated on a CPU is not taken before it is written.
-    unwritten = device_side.cache.num_bytes if device_side.cache.keys[0].device.type == "cpu" else 0
-    available = available_host_memory() // config.engines_per_host - unwritten
-    return open_offloading(config, device_side.cache, identity, available)
+    unwritten = cache.num_bytes if cache.keys[0].device.type == "cpu" else 0
+    available = available_host_memory() // config.processes_per_host - unwritten
+    return open_offloading(config, cache, identity, available, grid)
 
 
 def _prompt_lookup(config: EngineConfig, sampler: Sampler, is_asynchronous: bool) -> PromptLookup | None:
@@ -330,14 +346,14 @@ def _prompt_lookup(config: EngineConfig, sampler: Sampler, is_asynchronous: bool
 
 
 def _scheduler_config(
-    config: EngineConfig, model: ModelConfig, device_side: DeviceSide, is_compute_bound: bool
+    config: SizedConfig, model: ModelConfig, device_side: DeviceSide, is_compute_bound: bool
 ) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=device_side.cache.num_blocks,
         max_model_len=device_side.max_model_len,
         block_size=device_side.cache.block_size,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
+        max_num_batched_tokens=config.max_num_batched_tokens,
         num_batches=config.pipeline_parallel_size,
         max_waiting=config.max_waiting,
         is_compute_bound=is_compute_bound,

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_engine.models.config_fields import read_json_object
+from multiflora_engine.models.configuration.config_fields import read_json_object
 from multiflora_engine.models.errors import ModelError, mistaken_file
 from multiflora_engine.models.file_digests import combined_digest
 
@@ -27,6 +27,7 @@ ITEM_BYTES: Mapping[str, int] = {
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 
+_VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _MAX_HEADER_BYTES = 100 << 20
 _AGAIN = "Download or save the model again."
 
@@ -62,6 +63,14 @@ def weight_files(folder: Path) -> list[Path]:
     if missing:
         raise ModelError(f"{folder} lacks {', '.join(missing[:4])}{' ...' * (len(missing) > 4)}. {_advice(folder)}")
     return files
+
+
+def served_bytes(folder: Path, stored: str | None, served: str) -> int:
+    """About what the weights take. stored: the checkpoint's type; served: float32, float16, bfloat16 or int8, which the
+    weights become; else they stay as they are, which is the least that they take. Raises ModelError."""
+    on_disk = sum(file.stat().st_size for file in weight_files(folder))
+    before, after = _VALUE_BYTES.get(stored or ""), _VALUE_BYTES.get(served)
+    return on_disk if before is None or after is None else on_disk * after // before
 
 
 def _advice(folder: Path) -> str:

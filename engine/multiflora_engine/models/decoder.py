@@ -19,7 +19,7 @@ from multiflora_engine.models.blocks.block import ForwardStep
 from multiflora_engine.models.blocks.layers import make_blocks
 from multiflora_engine.models.blocks.linear import Linear, LivePoolSite, Sites, is_touched
 from multiflora_engine.models.blocks.norms import NO_NORM, make_norm, optional_norm
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.weights import EndWeights, ModelWeights
 from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from multiflora_engine.models.allocation import FormOf, allocate_weights
 from multiflora_engine.models.checkpoint import stored_tensors
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.form import ModuleNames
 from multiflora_engine.models.families.fused_experts import unfused
@@ -23,7 +24,7 @@ from multiflora_engine.models.storage.choice import Storage
 from multiflora_engine.models.storage.forms import forms
 from multiflora_engine.models.targets import Target, WeightTarget
 from multiflora_engine.models.tied_head import untangle_head
-from multiflora_engine.models.weights import FormOf, ModelWeights, allocate_weights
+from multiflora_engine.models.weights import ModelWeights
 
 _log = logging.getLogger(__name__)
 

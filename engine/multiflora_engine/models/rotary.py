@@ -13,8 +13,8 @@ import math
 
 import torch
 
-from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.rope_config import RopeConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.rope_config import RopeConfig
 
 
 def why_keys_stay(config: ModelConfig) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 

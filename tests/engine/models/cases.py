@@ -12,10 +12,13 @@ import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.models.allocation import allocate_weights
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
+from multiflora_engine.models.configuration.rope_config import RopeConfig
+from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.form import Form
-from multiflora_engine.models.rope_config import RopeConfig
-from multiflora_engine.models.weights import ModelWeights, allocate_weights
+from multiflora_engine.models.weights import ModelWeights
 from multiflora_kernels.attention.plan import QueryBounds
 from multiflora_kernels.lora.batched_lora import LoraSegments
 

@@ -14,7 +14,7 @@ from transformers import CohereConfig, LlamaConfig, MixtralConfig, Phi3Config, Q
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_engine import build
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.weights import ModelWeights

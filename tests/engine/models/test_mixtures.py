@@ -16,10 +16,12 @@ from transformers import MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
 from multiflora_adapters.base_model import Site
 from multiflora_engine.build import without_graphs
-from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.allocation import allocate_weights
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
-from multiflora_engine.models.weights import MixtureWeights, ModelWeights, allocate_weights
+from multiflora_engine.models.weights import MixtureWeights, ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_kernels.linear.quantised import INT8, IntegerForm, QuantisedWeight
 

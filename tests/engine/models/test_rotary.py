@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.rotary import why_keys_stay
 
 GPT2 = {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}

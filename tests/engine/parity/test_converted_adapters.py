@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import load_adapter
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 
 LORA = {"task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "down_proj"]}
 FROM_DATA: dict[str, dict[str, Any]] = {

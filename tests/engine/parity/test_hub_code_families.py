@@ -16,7 +16,7 @@ from transformers import GlmConfig, GPT2Config, LlamaConfig, PreTrainedModel, Qw
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.validation import validate_adapter
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 
 Tensors = dict[str, torch.Tensor]
 

@@ -9,7 +9,7 @@ from multiflora_engine.models.blocks.block import Block, ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.blocks.norms import Norm, make_norm, optional_norm
 from multiflora_engine.models.blocks.sublayers import SelfAttention, make_mlp
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.weights import LayerWeights, ModelWeights
 from multiflora_kernels.lora.fused_linear import FullDelta, completed
 

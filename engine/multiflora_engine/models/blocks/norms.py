@@ -10,7 +10,7 @@ import torch
 
 from multiflora_engine.core.rank_group import RankGroup
 from multiflora_engine.core.shard import Span
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.weights import LayerWeights, NormWeights
 from multiflora_kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_of_heads
 from multiflora_kernels.lora.fused_linear import FullDelta, completed

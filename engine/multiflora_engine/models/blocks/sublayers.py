@@ -16,7 +16,7 @@ from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.expert_projection import ExpertProjection
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.blocks.norms import fused_head_norms, head_norms
-from multiflora_engine.models.config import Activation, ModelConfig
+from multiflora_engine.models.configuration.model_config import Activation, ModelConfig
 from multiflora_engine.models.families.mixture import Mixture
 from multiflora_engine.models.weights import ExpertStack, LayerWeights, MixtureWeights, MlpWeights
 from multiflora_kernels.activation import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.families.form import Form
 
 COMMON_DEFAULTS: Mapping[str, Any] = MappingProxyType(

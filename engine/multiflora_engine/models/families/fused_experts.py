@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from multiflora_adapters.base_model import Site
 from multiflora_engine.models.checkpoint import StoredTensor
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 
 Stacked = tuple[tuple[Site, ...], ...]

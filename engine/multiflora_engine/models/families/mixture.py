@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 
 EXPERTS = "mlp.experts"

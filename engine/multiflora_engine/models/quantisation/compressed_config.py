@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.config_values import (
     SOURCE,

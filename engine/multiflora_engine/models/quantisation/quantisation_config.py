@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multiflora_engine.models.config_fields import ConfigFields, read_json_object
+from multiflora_engine.models.configuration.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.compressed_config import read_compressed_tensors
 from multiflora_engine.models.quantisation.config_values import (

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.quantisation.settings import is_made_at_load, is_weight_only
 from multiflora_kernels.linear.bfloat16 import bfloat16_way
 from multiflora_kernels.linear.integer_choice import integer_way

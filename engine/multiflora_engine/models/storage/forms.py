@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from multiflora_adapters.base_model import Site
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.allocation import FormOf
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_engine.models.storage.choice import Storage
-from multiflora_engine.models.weights import FormOf
 from multiflora_kernels.linear.integer import fits_integers
 from multiflora_kernels.linear.quantised import INT8, W8A8, IntegerForm
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GptOssConfig
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.weights import ModelWeights

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.loader import load_weights
 
 FIXTURES = sorted(path.parent for path in (Path(__file__).parent / "fixtures").glob("*/config.json"))

@@ -11,7 +11,7 @@ import torch
 from tests.engine.models.quantisation.cases import FIXTURES, Tensors, changed, load, refusal
 
 from multiflora_engine.models.checkpoint import stored_tensors
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.quantisation import quantised_tensor
 

@@ -12,7 +12,7 @@ from tests.engine.models.quantisation.cases import gpt_oss_in_mxfp4
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from multiflora_engine.models.checkpoint import stored_tensors
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.quantisation.dense_source import DenseSource

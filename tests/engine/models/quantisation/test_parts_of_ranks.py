@@ -11,7 +11,8 @@ from transformers import LlamaConfig
 
 from multiflora_adapters.base_model import Site
 from multiflora_engine.core.shard import RankPlace
-from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage.choice import Storage
 from multiflora_engine.models.weights import ModelWeights

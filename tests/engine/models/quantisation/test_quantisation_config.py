@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.engine.models.quantisation.cases import FIXTURES, changed, load, refusal
 
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 
 

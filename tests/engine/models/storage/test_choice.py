@@ -10,7 +10,7 @@ import torch
 from tests.engine.models.quantisation.cases import FIXTURES
 from transformers import LlamaConfig
 
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.storage import choice
 from multiflora_engine.models.storage.choice import Storage, choose_storage
 from multiflora_kernels.linear.bfloat16 import BFloat16Way

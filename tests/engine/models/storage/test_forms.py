@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from tests.engine.models.quantisation.cases import FIXTURES, changed
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage import choice

@@ -9,7 +9,7 @@ import torch
 from tests.engine.models.quantisation.cases import FIXTURES
 
 from gpu.fake.card import FakeCard, fake_card
-from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.families.alibi import alibi_slopes
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames

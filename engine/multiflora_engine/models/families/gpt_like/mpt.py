@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.alibi import interleaved_slopes
 from multiflora_engine.models.families.family import Family

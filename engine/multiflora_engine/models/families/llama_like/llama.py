@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form
 

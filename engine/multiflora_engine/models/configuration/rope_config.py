@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.configuration.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multiflora_engine.models.configuration.rope_config import LAYER_KINDS, SCALING_KEYS
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
-from multiflora_engine.models.rope_config import LAYER_KINDS, SCALING_KEYS
 
 _READ = {
     "architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",

@@ -41,7 +41,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
+from multiflora_engine.models.errors import ModelError
 
 FAMILIES = [
     LlamaConfig,

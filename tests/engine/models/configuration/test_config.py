@@ -39,7 +39,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_engine.models.checkpoint import stored_tensors
-from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
+from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.hub import resolve_model
 from multiflora_engine.models.rotary import inverse_frequencies
 
