@@ -29,6 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from multiflora_engine.build import BuiltEngine, build_engine
 from multiflora_engine.offload.offloading import Offloading
+from multiflora_engine.parallel.shared_copies import SharedCopies
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -129,7 +130,7 @@ class Bench:
 class _Copying:
     """What other threads computed in the last step, from where it tells that it begins until it tells that it ends."""
 
-    def __init__(self, offloading: Offloading | None) -> None:
+    def __init__(self, offloading: Offloading | SharedCopies | None) -> None:
         self.seconds = self._before = 0.0
         if offloading is not None:
             self._begins, self._ends = offloading.step_begins, offloading.step_ends

@@ -16,11 +16,11 @@ from multiflora_adapters.device.copies import DeviceCopies
 from multiflora_adapters.device.expert_addresses import ExpertAddresses, ExpertPoolSite
 from multiflora_adapters.device.own_tensors import ByteBudget, OwnTensors
 from multiflora_adapters.device.rows import RowAllocator
+from multiflora_adapters.device.slab import Pair
 from multiflora_adapters.device.slot_vectors import SlotVectors
 from multiflora_adapters.experts.weights import ExpertWeights
 from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
 
-_PIECE_BYTES = 2 << 20
 _ROWS_PER_SLOT = 8  # a slot for every 8 rows: adapters of rank 8 use up both together
 _RANK_STEP = 16  # kernels work on tiles of 16 rows
 
@@ -97,24 +97,15 @@ class PoolSite:
             if vector is not None:
                 vectors.reserve()
 
-    def pieces(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[int]:
-        """Copy an adapter's share in small pieces; yields the bytes of each. Kernels look there only after attach."""
-        rows = slice(offset, offset + weights.rank)
+    def pairs(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[Pair]:
+        """The copies that bring an adapter's share. Kernels look there only after attach."""
         # An embedding looks rows of A up by token, so its A lies token by token; a linear's lies rank row by rank row.
-        target_a = self.a[:, rows] if self.site.kind == "embedding" else self.a[rows]
-        yield from self._copy_in_pieces(weights.a, target_a)
-        yield from self._copy_in_pieces(weights.b, self.b[rows])
+        across = 1 if self.site.kind == "embedding" else 0
+        yield weights.a, self.a.narrow(across, offset, weights.rank)
+        yield weights.b, self.b.narrow(0, offset, weights.rank)
         for vectors, vector in self._vectors(weights):
             if vector is not None:
-                self._copies.copy(vector, vectors.reserve()[slot])
-                yield vector.nbytes
-
-    def _copy_in_pieces(self, source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:
-        rows = max(1, _PIECE_BYTES // (source.stride(0) * source.element_size()))
-        for start in range(0, source.shape[0], rows):
-            piece = source[start : start + rows]
-            self._copies.copy(piece, target[start : start + rows])
-            yield piece.nbytes
+                yield vector, vectors.reserve()[slot]
 
     def attach(self, slot: int, weights: SiteWeights) -> None:
         self._slots.add(slot)
@@ -146,14 +137,23 @@ class _Resident:
 
 
 class SlotUpload:
-    """The copy of an adapter into its slot, in bounded steps. pieces: bytes of each, 0 while a device is waited for."""
+    """The copy of an adapter into its slot, in bounded steps. pieces: bytes of each, which `copies` sends; 0 while a
+    device is waited for."""
 
-    def __init__(self, slot: int, pieces: Iterator[int]) -> None:
+    def __init__(self, slot: int, pieces: Iterator[int], copies: DeviceCopies) -> None:
         self.slot = slot
         self._pieces = pieces
+        self._copies = copies
 
     def step(self, max_bytes: int) -> tuple[int, bool]:
-        """Copy until at least `max_bytes` are under way: (bytes, whether the adapter is complete and attached)."""
+        """Copy until at least `max_bytes` are under way: (bytes, whether the adapter is complete and attached). A small
+        copy counts as many as a GPU is sent while the host begins it."""
+        try:
+            return self._step(max_bytes)
+        finally:
+            self._copies.send()
+
+    def _step(self, max_bytes: int) -> tuple[int, bool]:
         copied = 0
         while copied < max_bytes:
             piece = next(self._pieces, None)
@@ -161,7 +161,7 @@ class SlotUpload:
                 return copied, True
             if piece == 0:
                 break
-            copied += piece
+            copied += max(piece, self._copies.least_bytes)
         return copied, False
 
 
@@ -238,6 +238,11 @@ class SlotPool:
         return self._own_bytes.budget
 
     @property
+    def bytes_at_once(self) -> int:
+        """That uploads may copy between two steps."""
+        return self._copies.bytes_at_once
+
+    @property
     def bytes_in_use(self) -> int:
         """Bytes that the resident adapters' own values take."""
         return sum(resident.host.num_bytes for resident in self._residents.values())
@@ -247,7 +252,7 @@ class SlotPool:
         upload = self.begin(host)
         if upload is None:
             return None
-        while not upload.step(_PIECE_BYTES)[1]:
+        while not upload.step(self.bytes_at_once)[1]:
             pass
         return upload.slot
 
@@ -265,7 +270,7 @@ class SlotPool:
             return None
         self._residents[slot] = _Resident(host, offset)
         self._own_bytes.claim(slot, host.own_bytes)
-        return SlotUpload(slot, self._copy(slot, offset, host))
+        return SlotUpload(slot, self._copy(slot, offset, host), self._copies)
 
     def remove(self, slot: int) -> None:
         """Free the slot, also of an unfinished upload (which must not be stepped again)."""
@@ -295,8 +300,10 @@ class SlotPool:
         replaced, experts = self._replaced.allocate(host.replaced), self._experts.allocate(host.experts)
         # The rows may have been an evicted adapter's that a launched step still reads: copies wait for that step.
         self._copies.begin()
-        for name, weights in host.sites.items():
-            yield from self._sites[name].pieces(slot, offset, weights)
+        shares = host.sites.items()
+        yield from self._copies.pieces(
+            pair for name, weights in shares for pair in self._sites[name].pairs(slot, offset, weights)
+        )
         yield from self._replaced.pieces(host.replaced, replaced)
         yield from self._experts.pieces(host.experts, experts)
         is_there = self._copies.finished()

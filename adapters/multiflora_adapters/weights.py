@@ -59,6 +59,11 @@ class SiteWeights:
     def tensors(self) -> list[torch.Tensor]:
         return [tensor for tensor in (self.a, self.b, self.magnitude, self.shift) if tensor is not None]
 
+    def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> SiteWeights:
+        """The same in other memory: move gives it for each tensor."""
+        magnitude, shift = (None if one is None else move(one) for one in (self.magnitude, self.shift))
+        return SiteWeights(move(self.a), move(self.b), magnitude, shift, self.scaling)
+
     @property
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)

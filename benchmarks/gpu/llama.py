@@ -17,9 +17,11 @@ from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.device.copies import pinned
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 from multiflora_engine.build import BuiltEngine, assemble_engine
-from multiflora_engine.models.config import ModelConfig, load_model_config
-from multiflora_engine.models.weights import ModelWeights, allocate_weights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.models.allocation import allocate_weights
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
+from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import SizedConfig
 
 LLAMA_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -98,8 +100,8 @@ class RandomAdapters:
 
 
 def build(model: ModelConfig, weights: ModelWeights, deviation: float = _DEVIATION, **options: Any) -> BuiltEngine:
-    """An engine on these weights. deviation: of the adapters' values. options: as in EngineConfig."""
+    """An engine on these weights. deviation: of the adapters' values. options: as in SizedConfig."""
     base = model.base_model("random", digest="random")
     adapters = RandomAdapters(base, weights.dtype, weights.device, deviation)
-    config = EngineConfig(model_path="", artifact_root="", **options)
+    config = SizedConfig(model_path="", artifact_root="", **options)
     return assemble_engine(config, model, weights, base, adapters.load)

@@ -19,7 +19,7 @@ from gpu.case import Setting
 from gpu.llama import LLAMA_8B, adapter_digest, build, model_config, random_weights
 from gpu.measure import Limits
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
 

@@ -111,7 +111,7 @@ def _gate_lora_kernel(
     blocks = tl.cdiv(width, TOKEN_N)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         begin = item % blocks * TOKEN_N
-        tile = tiles + item // blocks * 4
+        tile = tiles + item // blocks * 5
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         used = slot >= 0
         rank0 = tl.load(ranks0 + slot, mask=used, other=0)

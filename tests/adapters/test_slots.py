@@ -135,7 +135,7 @@ def test_max_rank_is_a_multiple_of_sixteen(base, pool):
 
 
 def test_upload_in_pieces_shows_nothing_before_its_end(pool, monkeypatch):
-    monkeypatch.setattr("multiflora_adapters.slots._PIECE_BYTES", 512)
+    monkeypatch.setattr("multiflora_adapters.device.copies._PIECE_BYTES", 512)
     host = adapter(4, Q, K, dora=True, fill=3.0)
     upload = pool.begin(host)
     steps, total = 0, 0
@@ -187,10 +187,12 @@ class SlowCopies(DeviceCopies):
         super().__init__(torch.device("cpu"))
         self.waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def copy(self, source, target):
-        self.waiting.append((source, target))
+    def send(self):
+        self.waiting += zip(self._sources, self._targets, strict=True)
+        self._sources, self._targets = [], []
 
     def finished(self):
+        self.send()
         return lambda: not self.waiting
 
     def arrive(self):

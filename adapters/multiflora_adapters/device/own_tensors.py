@@ -8,28 +8,13 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Generic, Protocol, Self, TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Generic
 
 import torch
 
 from multiflora_adapters.device.copies import DeviceCopies
-
-_PIECE_BYTES = 2 << 20
-
-
-class Movable(Protocol):
-    """Some tensors that belong together."""
-
-    @property
-    def tensors(self) -> list[torch.Tensor]: ...
-
-    def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        """The same in other memory: move gives it for each tensor."""
-        ...
-
-
-Own = TypeVar("Own", bound=Movable)
+from multiflora_adapters.device.slab import Part, joined, pairs_of, side_by_side
 
 
 class ByteBudget:
@@ -53,41 +38,29 @@ class ByteBudget:
         self._bytes.pop(slot, None)
 
 
-class OwnTensors(Generic[Own]):
+class OwnTensors(Generic[Part]):
     """One kind of them, by the name of what they are for."""
 
     def __init__(self, device: torch.device, copies: DeviceCopies) -> None:
         self._device = device
         self._copies = copies
-        self._attached: dict[str, dict[int, Own]] = {}
+        self._attached: dict[str, dict[int, Part]] = {}
 
-    def of(self, name: str) -> Mapping[int, Own]:
+    def of(self, name: str) -> Mapping[int, Part]:
         """Slot -> its tensors there, live."""
         return self._attached.setdefault(name, {})
 
-    def allocate(self, host: Mapping[str, Own]) -> dict[str, Own]:
+    def allocate(self, host: Mapping[str, Part]) -> dict[str, Part]:
         """Memory for an adapter's; on a CPU that which they came in."""
         if self._device.type == "cpu":
             return dict(host)
-        made = {id(own): own.moved(self._empty) for own in host.values()}
-        return {name: made[id(own)] for name, own in host.items()}
+        return side_by_side(host, self._memory)
 
-    def pieces(self, host: Mapping[str, Own], target: Mapping[str, Own]) -> Iterator[int]:
+    def pieces(self, host: Mapping[str, Part], target: Mapping[str, Part]) -> Iterator[int]:
         """Fill what `allocate` gave, in small pieces; yields the bytes of each."""
-        pairs = {id(own): (own, target[name]) for name, own in host.items()}
-        for own, there in pairs.values():
-            if there is not own:
-                for source, copy in zip(own.tensors, there.tensors, strict=True):
-                    yield from self._copy_in_pieces(source, copy)
+        return iter(()) if self._device.type == "cpu" else self._copies.pieces(joined(pairs_of(host, target)))
 
-    def _copy_in_pieces(self, source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:
-        rows = max(1, _PIECE_BYTES // max(1, source.stride(0) * source.element_size()))
-        for start in range(0, len(source), rows):
-            piece = source[start : start + rows]
-            self._copies.copy(piece, target[start : start + rows])
-            yield piece.nbytes
-
-    def attach(self, slot: int, own: Mapping[str, Own]) -> None:
+    def attach(self, slot: int, own: Mapping[str, Part]) -> None:
         for name, of_name in own.items():
             self._attached.setdefault(name, {})[slot] = of_name
 
@@ -95,7 +68,7 @@ class OwnTensors(Generic[Own]):
         for by_slot in self._attached.values():
             by_slot.pop(slot, None)
 
-    def _empty(self, tensor: torch.Tensor) -> torch.Tensor:
-        made = torch.empty_like(tensor, device=self._device)
+    def _memory(self, num_bytes: int) -> torch.Tensor:
+        made = torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
         self._copies.keep(made)
         return made

@@ -145,7 +145,7 @@ class _NoProfile(nullcontext[None]):
 def _tensors(card: FakeCard) -> Iterator[Any]:
     """What of tensors asks for a real device, or for pinned memory, before it is dispatched."""
     torch._C._ensureCUDADeviceGuardSet()
-    make_tensor, move = torch.tensor, torch.Tensor.to
+    make_tensor, make_empty, move = torch.tensor, torch.empty, torch.Tensor.to
 
     class HostGenerator(torch.Generator):
         def __new__(cls, device: object = None) -> HostGenerator:
@@ -162,7 +162,12 @@ def _tensors(card: FakeCard) -> Iterator[Any]:
         made = make_tensor(values, **given)
         return made if device is None else to(made, device)
 
+    def empty(*size: Any, pin_memory: bool = False, **given: Any) -> torch.Tensor:
+        """On threads that read adapters, too, of which a mode knows nothing."""
+        return make_empty(*size, **given)
+
     yield mock.patch.object(torch, "tensor", tensor)
+    yield mock.patch.object(torch, "empty", empty)
     yield mock.patch.object(torch, "Generator", HostGenerator)
     yield mock.patch.object(torch.Tensor, "to", to)
     yield mock.patch.object(torch.Tensor, "cpu", lambda tensor: to(tensor, "cpu"))

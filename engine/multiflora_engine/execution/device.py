@@ -75,6 +75,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name if ":" in name else "cuda:0")
 
 
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of all its memory; None for a CPU, which has the host's."""
+    return None if device.type == "cpu" else torch.cuda.mem_get_info(device)[1]
+
+
 def use_device(device: torch.device) -> None:
     """What names no device (streams, events, graphs, launches) means this one from now on, on this thread."""
     if device.type == "cuda":

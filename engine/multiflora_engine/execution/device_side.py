@@ -11,17 +11,18 @@ from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously
 from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
 from multiflora_engine.execution.executor import StepExecutor
-from multiflora_engine.execution.graphs.decode_graphs import Capture, DecodeGraphs, graph_sizes, mixed_sizes
+from multiflora_engine.execution.graphs.decode_graphs import Capture, DecodeGraphs
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
 from multiflora_engine.execution.memory_profile import step_bytes
 from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_engine.execution.step_plan import StepPlanner
+from multiflora_engine.execution.step_sizes import graph_sizes, mixed_sizes
 from multiflora_engine.execution.token_feedback import TokenFeedback
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import model_tables, why_keys_stay
 from multiflora_engine.models.weights import ModelWeights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 from multiflora_engine.protocol.messages import Ready, StageMemory
 from multiflora_engine.sampling.sampler import Sampler
 
@@ -47,7 +48,7 @@ class DeviceSide:
 
 
 def build_device_side(
-    config: EngineConfig,
+    config: SizedConfig,
     model: ModelConfig,
     weights: ModelWeights,
     pool: SlotPool,
@@ -118,7 +119,7 @@ def _stages(
 
 
 def ready_report(
-    config: EngineConfig, model: ModelConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide, base_digest: str
+    config: SizedConfig, model: ModelConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide, base_digest: str
 ) -> Ready:
     """What the engine announces of itself: sizes as they were chosen on this machine."""
     return Ready(
@@ -128,6 +129,9 @@ def ready_report(
         block_size=side.cache.block_size,
         max_model_len=side.max_model_len,
         max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        has_graphs=side.graphs is not None,
         lora_slots=pool.num_slots,
         lora_rows=pool.num_rows,
         kv_bytes=sum(stage.kv_bytes for stage in side.stages),

@@ -11,7 +11,7 @@ from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.executor import lora_segments
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
 from multiflora_engine.execution.step_arrays import adapter_runs
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_kernels.attention.plan import QueryBounds
 

@@ -8,9 +8,9 @@ import torch
 
 from multiflora_engine.core.host_memory import available_host_memory, host_memory
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 from multiflora_kernels.attention.quantised_cache import bytes_per_head, cache_shape, is_quantised
 
 _CPU_SHARE = 0.25
@@ -53,7 +53,7 @@ def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> 
 
 
 def size_kv_cache(
-    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, step_bytes: int = 0
+    config: SizedConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, step_bytes: int = 0
 ) -> CacheSize:
     """How many blocks, and the model's length. dtype: of the cache. step_bytes: of a GPU's memory, what steps need (see
     memory_profile.py).
@@ -79,6 +79,7 @@ def size_kv_cache(
     elif device.type == "cpu":
         memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes, config.processes_per_host)
     else:
+        assert config.gpu_memory_utilization is not None, "`sized` chooses it on a GPU"
         memory = _gpu_memory(config.gpu_memory_utilization, device) - step_bytes
     num_blocks = max(0, memory) // block_bytes
     if num_blocks < (needed if is_asked else 1):

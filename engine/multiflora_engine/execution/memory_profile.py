@@ -7,24 +7,24 @@ import torch
 from multiflora_engine.core.rank_group import RankGrid
 from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import dummy_batch
-from multiflora_engine.execution.graphs.decode_graphs import mixed_sizes
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.execution.step_sizes import mixed_sizes
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import model_tables
 from multiflora_engine.models.weights import ModelWeights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 
-_SAMPLING_COPIES = 3
-"""Float32 copies of the logits that sampling makes at most beside the logits themselves."""
+_SAMPLING_COPIES = 4
+"""Of the logits in 4 bytes, that sampling makes at most beside the logits themselves; counts of seen tokens are one."""
 
 
 @torch.inference_mode()
-def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights, ranks: RankGrid | None = None) -> int:
+def step_bytes(config: SizedConfig, model: ModelConfig, weights: ModelWeights, ranks: RankGrid | None = None) -> int:
     """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of the largest steps that have one
     keep for good."""
     # As many short prompts as possible: the logits of all of them are due in one step.
-    sequences = min(config.max_num_seqs, config.max_num_batched_tokens)
+    sequences = config.max_num_seqs
     prefill = _peak(config, model, weights, ranks, sequences, -(-config.max_num_batched_tokens // sequences))
     # Graphs share one pool of memory, which is as large as the largest of them needs.
     graphed = [(sequences, 1), (1, mixed_sizes(config.max_num_batched_tokens)[-1])]
@@ -34,7 +34,7 @@ def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights, 
 
 
 def _peak(
-    config: EngineConfig,
+    config: SizedConfig,
     model: ModelConfig,
     weights: ModelWeights,
     ranks: RankGrid | None,

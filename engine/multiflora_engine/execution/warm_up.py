@@ -15,11 +15,11 @@ from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import Dummy, DummyPass
 from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import model_tables
 from multiflora_engine.models.weights import ModelWeights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
@@ -91,7 +91,7 @@ def _compile_for_experts(dummy: Dummy, model: ModelConfig, most_tokens: int, slo
 
 
 @torch.inference_mode()
-def compile_for_rare_adapters(config: EngineConfig, model: ModelConfig, weights: ModelWeights, base: BaseModel) -> None:
+def compile_for_rare_adapters(config: SizedConfig, model: ModelConfig, weights: ModelWeights, base: BaseModel) -> None:
     """Kernels that only some adapters need: for magnitudes, biases, LoRA on embedding, head and experts. No request
     waits for a compiler when the first of them comes. In pools of their own, gone afterwards: in that of requests, what
     adapters bring into use stays for good."""

@@ -20,7 +20,6 @@ from multiflora_engine.protocol.messages import ResidencyReport, SlotEvent
 from multiflora_engine.residency.host_cache import HostAdapters
 from multiflora_engine.residency.records import AdapterRecord
 
-_BYTES_PER_POLL = 8 << 20
 _MAX_KNOWN = 1024
 _PLACED_PER_POLL = 8
 _REMEMBERED_EVENTS = 500
@@ -31,8 +30,8 @@ class AdapterResidency:
 
     load(digest): reads an adapter into host memory, on the background thread; what it raises makes the adapter
     unavailable for a few seconds. forget(digest): told when that copy is dropped. reserved_rows: rank rows that pins
-    must leave to the others (the highest rank). loads, evictions: adapters that came to and were driven from slots,
-    since the start.
+    must leave to the others (the highest rank). bytes_per_poll: None: as many as the pool's device takes at once.
+    loads, evictions: adapters that came to and were driven from slots, since the start.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class AdapterResidency:
         max_cpu_loras: int,
         *,
         reserved_rows: int = 0,
-        bytes_per_poll: int = _BYTES_PER_POLL,
+        bytes_per_poll: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         forget: Callable[[str], None] = lambda digest: None,
     ) -> None:
@@ -51,7 +50,7 @@ class AdapterResidency:
         self._moved: set[str] = set()
         self._host = HostAdapters(load, max_cpu_loras, clock, self._moved, forget)
         self._reserved_rows = reserved_rows
-        self._bytes_per_poll = self._bytes_left = bytes_per_poll
+        self._bytes_per_poll = self._bytes_left = bytes_per_poll or pool.bytes_at_once
         self._clock = clock
         self._records: dict[str, AdapterRecord] = {}
         self._in_slots: dict[int, AdapterRecord] = {}

@@ -21,6 +21,7 @@ from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.core.step import SampledToken
 from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenLogprob
+from multiflora_engine.sampling.device_counts import DeviceCounts
 from multiflora_engine.sampling.grammar_masks import GrammarMasks
 from multiflora_engine.sampling.sampling_batch import (
     LogitEdits,
@@ -107,7 +108,8 @@ class PromptLogprobs:
 
 class Sampler:
     """eos_token_ids: held back by min_tokens unless ignore_eos. seed: of requests that bring none. grammars: of the
-    sequences that have one."""
+    sequences that have one. counts: keeps on the device what penalised sequences have seen; None: the host tells it in
+    each step, which needs to know it."""
 
     def __init__(
         self,
@@ -115,22 +117,28 @@ class Sampler:
         eos_token_ids: Collection[int] = (),
         seed: int = 0,
         grammars: GrammarMasks | None = None,
+        counts: DeviceCounts | None = None,
     ) -> None:
         self._vocab_size = vocab_size
         self._eos_token_ids = sorted(token for token in eos_token_ids if token < vocab_size)
         self._seed = seed
         self._grammars = grammars
+        self._counts = counts
         self._staging: Staging | None = None
         self._sampling: WeakKeyDictionary[Sequence, SequenceSampling] = WeakKeyDictionary()
 
     def needs_output(self, sequence: Sequence) -> bool:
         """Whether the host must know all of the output so far to choose the next token."""
-        return (self._sampling.get(sequence) or self._new_sampling(sequence)).needs_output
+        return self._of(sequence).needs_output
 
     def waits(self, sequence: Sequence, length: int) -> bool:
         """Whether the token that the output of `length` tokens goes on with cannot be chosen yet: the host must know
         the ones before first."""
-        return length > len(sequence.output_token_ids) and self.needs_output(sequence)
+        if length <= len(sequence.output_token_ids):
+            return False
+        sampling = self._of(sequence)
+        lacks_counts = sampling.is_penalised and self._counts is not None and not self._counts.knows(sequence, length)
+        return sampling.needs_output or lacks_counts
 
     def prepare(self, sequences: Rows[Sequence]) -> None:
         """Before the forward pass that these will be sampled after: what needs no logits begins beside it."""
@@ -141,7 +149,7 @@ class Sampler:
         """One token per row of logits [L, V] (see `Decoder.logits`), which stay as they are.
 
         Row l belongs to sequences[l], whose output has lengths[l] tokens (the host may not know the last one, unless
-        `needs_output`).
+        the choice `waits` for it).
 
         The draw of a row depends on its seed, its index within the request and its output length alone, so that a
         preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone. The host
@@ -149,13 +157,12 @@ class Sampler:
         """
         rows: list[Row] = []
         for sequence, length in zip(sequences, lengths, strict=True):
-            known = self._sampling.get(sequence) or self._new_sampling(sequence)
-            rows.append(Row(known, sequence.output_token_ids, length))
+            rows.append(Row(self._of(sequence), sequence.output_token_ids, length))
         batch, failures = self._batch(rows, sequences)
         # A greedy batch, the plainest there is, has nothing to tell the device.
         if batch.direct or batch.edits or batch.wanted:
             batch = batch.on_device(self._stages(logits))
-        tokens = _choose(logits, batch)
+        tokens = _choose(logits, batch, self._counts)
         wanted = _wanted(rows)
         num_top = [rows[i].sampling.params.logprobs or 0 for i in wanted]
         logprobs = _logprobs(logits, tokens, batch.wanted, max(num_top)) if wanted else None
@@ -170,9 +177,12 @@ class Sampler:
         self._staging = self._staging or Staging(logits.device)
         return self._staging
 
+    def _of(self, sequence: Sequence) -> SequenceSampling:
+        return self._sampling.get(sequence) or self._new_sampling(sequence)
+
     def _new_sampling(self, sequence: Sequence) -> SequenceSampling:
         params = sequence.params
-        penalised = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
+        penalised = bool(params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0)
         eos = [] if params.ignore_eos else self._eos_token_ids
         allowed = params.allowed_token_ids
         sampling = self._sampling[sequence] = SequenceSampling(
@@ -183,7 +193,8 @@ class Sampler:
             is_random=not params.is_greedy and params.top_k != 1,
             stops=[*eos, *params.stop_token_ids] if params.min_tokens else [],
             bad_words=sequence.bad_word_ids,
-            seen=SeenTokens(sequence.prompt_token_ids) if penalised else None,
+            is_penalised=penalised,
+            seen=SeenTokens(sequence.prompt_token_ids) if penalised and self._counts is None else None,
             allowed=None if allowed is None else token_bits(allowed, self._vocab_size),
             has_grammar=sequence.grammar is not None,
         )
@@ -219,6 +230,7 @@ class Sampler:
             masks=masks(bits),
             bias=bias(rows, may_end),
             penalties=penalties(rows),
+            counted=None if self._counts is None else self._counts.penalties(rows, [sequences[i] for i in places]),
             random=random_rows([rows[i] for i in drawn], drawn, self._vocab_size),
         )
         return edits, {places[i]: failure for i, failure in failures.items()}
@@ -251,7 +263,7 @@ def _wanted(rows: list[Row]) -> list[int]:
     return [i for i, row in enumerate(rows) if row.sampling.params.logprobs is not None]
 
 
-def _choose(logits: Tensor, batch: SamplingBatch) -> Tensor:
+def _choose(logits: Tensor, batch: SamplingBatch, counts: DeviceCounts | None) -> Tensor:
     """Tokens [L] of logits [L, V], which stay as they are."""
     if batch.num_greedy:
         tokens = ops.greedy(logits)
@@ -261,11 +273,11 @@ def _choose(logits: Tensor, batch: SamplingBatch) -> Tensor:
         tokens[batch.direct.rows] = ops.sample(logits, *batch.direct)
     if batch.edits is not None:
         places = batch.edits.rows.indices
-        tokens[places] = _choose_edited(logits[places].float(), batch.edits)
+        tokens[places] = _choose_edited(logits[places].float(), batch.edits, counts)
     return tokens
 
 
-def _choose_edited(logits: Tensor, edits: LogitEdits) -> Tensor:
+def _choose_edited(logits: Tensor, edits: LogitEdits, counts: DeviceCounts | None) -> Tensor:
     """logits [E, V] float32 are this call's own. vLLM's order: masks, bad words, min_tokens, logit bias, penalties."""
     if edits.masks is not None:
         ops.apply_bitmask_(logits, *edits.masks)
@@ -273,9 +285,13 @@ def _choose_edited(logits: Tensor, edits: LogitEdits) -> Tensor:
         ops.bias_(logits, *edits.bias)
     if edits.penalties is not None:
         ops.penalize_(logits, *edits.penalties)
+    if counts is not None and edits.counted is not None:
+        counts.penalize_(logits, edits.counted)
     tokens = ops.greedy(logits)
     if edits.random is not None:
         tokens[edits.random.rows] = ops.sample(logits, *edits.random)
+    if counts is not None and edits.counted is not None:
+        counts.add(tokens, edits.counted)
     return tokens
 
 

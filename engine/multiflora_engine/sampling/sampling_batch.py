@@ -39,8 +39,10 @@ class SequenceSampling:
     """Tokens that min_tokens holds back until the output is long enough."""
     bad_words: list[list[int]]
     """Token sequences that the output must not contain."""
+    is_penalised: bool
     seen: SeenTokens | None
-    """Prompt and output as penalties count them, kept up by `penalties`; None without penalties."""
+    """Prompt and output as penalties count them, kept up by `penalties`; None without penalties, and where the device
+    counts (DeviceCounts)."""
     allowed: npt.NDArray[np.int32] | None
     """[ceil(V / 32)] the bits of allowed_token_ids; None: all tokens."""
     has_grammar: bool
@@ -54,7 +56,7 @@ class SequenceSampling:
     def __post_init__(self) -> None:
         self.is_masked = self.has_grammar or self.allowed is not None
         biased = self.stops or self.bad_words or self.params.logit_bias
-        self.is_edited = bool(self.is_masked or biased or self.seen is not None)
+        self.is_edited = bool(self.is_masked or biased or self.is_penalised)
         self.needs_output = self.has_grammar or self.seen is not None or any(len(word) > 1 for word in self.bad_words)
 
 
@@ -126,6 +128,27 @@ class Penalties(NamedTuple):
     """[P] float32, the row's presence_penalty."""
 
 
+class CountedPenalties(NamedTuple):
+    """Penalties of rows whose tokens the device counts, and what it must be told of them first. Filled by
+    `DeviceCounts.penalties`."""
+
+    rows: Any
+    """[P] int64."""
+    seen_rows: Any
+    """[P] int64, distinct: of the counts."""
+    repetition: Any
+    """[P] float32, and the next two."""
+    frequency: Any
+    presence: Any
+    reset: Any
+    """[N] int64: rows of the counts that are another sequence's now, or counted what was dropped."""
+    entry_rows: Any
+    """[E] int64, and the next two: for each distinct token of these sequences' texts."""
+    ids: Any
+    values: Any
+    """Twice its occurrences in the output, one more where it stands in the prompt."""
+
+
 class RowIndices(NamedTuple):
     """Some rows of the logits. Filled by the sampler."""
 
@@ -147,7 +170,9 @@ class LogitEdits:
     bias: Bias | None
     """logit_bias, bad words and min_tokens; None where nothing is added."""
     penalties: Penalties | None
-    """None where no row has any."""
+    """None where no row has any, or the device counts."""
+    counted: CountedPenalties | None
+    """The same where it does."""
     random: RandomRows | None
     """The edited rows that are drawn; in the others the largest logit wins."""
 
@@ -170,7 +195,7 @@ class SamplingBatch:
         edits = self.edits
         groups: list[tuple[Any, ...] | None] = [self.direct, self.wanted]
         if edits is not None:
-            groups += [edits.rows, edits.masks, edits.bias, edits.penalties, edits.random]
+            groups += [edits.rows, edits.masks, edits.bias, edits.penalties, edits.counted, edits.random]
         tensors = iter(staging.upload([array for group in groups if group is not None for array in group]))
         direct, wanted = _filled(self.direct, tensors), _filled(self.wanted, tensors)
         if edits is not None:
@@ -179,12 +204,13 @@ class SamplingBatch:
                 _filled(edits.masks, tensors),
                 _filled(edits.bias, tensors),
                 _filled(edits.penalties, tensors),
+                _filled(edits.counted, tensors),
                 _filled(edits.random, tensors),
             )
         return SamplingBatch(self.num_greedy, direct, edits, wanted)
 
 
-Group = TypeVar("Group", RandomRows, Masks, Bias, Penalties, RowIndices)
+Group = TypeVar("Group", RandomRows, Masks, Bias, Penalties, CountedPenalties, RowIndices)
 
 
 def _filled(group: Group | None, tensors: Iterator[Tensor]) -> Group | None:
@@ -254,14 +280,19 @@ def penalties(rows: Items[Row]) -> Penalties | None:
     for _, row, seen in penalised:
         seen.extend_to(row.output)
     lengths = np.array([len(seen) for _, _, seen in penalised], dtype=np.int64)
-    params = [row.sampling.params for _, row, _ in penalised]
-    scalars = [
-        np.array([getattr(p, name) for p in params], dtype=np.float32)
-        for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")
-    ]
+    scalars = penalty_scalars([row for _, row, _ in penalised])
     return Penalties(
         np.repeat(np.array([place for place, _, _ in penalised], dtype=np.int64), lengths),
         np.concatenate([seen.ids for _, _, seen in penalised]),
         np.concatenate([seen.counts for _, _, seen in penalised]),
         *(np.repeat(scalar, lengths) for scalar in scalars),
     )
+
+
+def penalty_scalars(rows: Items[Row]) -> list[npt.NDArray[np.float32]]:
+    """Repetition, frequency and presence penalties, each [P]."""
+    params = [row.sampling.params for row in rows]
+    return [
+        np.array([getattr(p, name) for p in params], dtype=np.float32)
+        for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")
+    ]

@@ -21,6 +21,7 @@ about 4.7 ms; 84 MB take 0.02 ms.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +39,9 @@ from multiflora_kernels.lora.launch import (
 )
 from multiflora_kernels.lora.site import LoraSite
 from multiflora_kernels.lora.tiles import LoraTiles
+
+_USES_SIDE_STREAM = os.environ.get("MULTIFLORA_LORA_STREAM") != "0"
+"""Whether LoRA's launches run beside the product, not before it: off for measurements and for a driver that fails."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def linear_with_full_delta(
 def _beside(device: torch.device, work: Callable[[], None], product: Callable[[], torch.Tensor]) -> torch.Tensor:
     """What `product` returns, `work` done beside it. All memory belongs to the current stream, which waits for the
     other: allocate what `work` writes before."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not _USES_SIDE_STREAM:
         work()
         return product()
     current, side = torch.cuda.current_stream(device), _side_stream(device)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-TILE_FIELDS = 4
-"""(first token, tokens, slot, tiles of adapters). Tiles of base rows have slot -1 and follow those of adapters; then
-come tiles without tokens, up to the table's capacity. The last field is the same in all: how far kernels that serve
-adapters alone have to go."""
+TILE_FIELDS = 5
+"""(first token, tokens, slot, tiles of adapters, tiles with tokens). Tiles of base rows have slot -1 and follow those
+of adapters; then come tiles without tokens, up to the table's capacity. The last two fields are the same in all: how
+far kernels have to go that serve adapters alone, and those that touch every row."""
 
 DECODE_TILE, PREFILL_TILE = 16, 64
 """Tokens of a tile: the least rows a tensor core takes, and what keeps it busy."""
@@ -64,7 +64,8 @@ def fill_table(
     rows = tiles.reshape(-1, TILE_FIELDS)
     assert used <= len(rows), "the batch has more tokens or segments than the table was made for"
     rows[:used, 0], rows[:used, 1], rows[:used, 2] = firsts, counts, owners
-    rows[used:, :2], rows[used:, 2], rows[:, 3] = 0, -1, np.count_nonzero(owners >= 0)
+    rows[used:, :2], rows[used:, 2] = 0, -1
+    rows[:, 3], rows[:, 4] = np.count_nonzero(owners >= 0), np.count_nonzero(counts)
 
 
 def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> LoraTiles:

@@ -102,7 +102,7 @@ def _shrink_kernel(
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         site = item % SITES
         split = (item // SITES) % splits
-        tile = tiles + item // (SITES * splits) * 4
+        tile = tiles + item // (SITES * splits) * 5
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         used = (slot >= 0) & (count > 0)
         rank = tl.load(pick(site, ranks0, ranks1, ranks2, SITES) + slot, mask=used, other=0)
@@ -288,7 +288,7 @@ def _expand_kernel(
     items = tl.minimum(items, tl.load(tiles + 3) * parts)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         part = item % parts
-        tile = tiles + item // parts * 4
+        tile = tiles + item // parts * 5
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         if (slot >= 0) & (count > 0):
             site = (part >= before1).to(tl.int32) + (part >= before2).to(tl.int32)
@@ -331,7 +331,7 @@ def _gather_kernel(
     """h: [T, max_rank] float32: for an embedding's A [V, R], the row of the token."""
     items = tl.minimum(items, tl.load(tiles + 3))
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        tile = tiles + item * 4
+        tile = tiles + item * 5
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         rank = tl.load(ranks + slot, mask=slot >= 0, other=0)
         offset = tl.load(offsets + slot, mask=slot >= 0, other=0)

@@ -25,7 +25,7 @@ from multiflora_kernels.linear.product_triton import (
     product_tile,
 )
 from multiflora_kernels.moe.tiles import ExpertTiles
-from multiflora_kernels.runtime.triton import KernelVariant, jit_with_varying, tl
+from multiflora_kernels.runtime.triton import KernelVariant, jit, jit_with_varying, tl
 
 _NO_GATE = -1
 
@@ -59,6 +59,19 @@ def tile_rows(pairs: int, linears: ExpertLinears, dtype: torch.dtype) -> int:
     return product_tile(-(-pairs // linears.num_experts), dtype, linears.matrix).rows
 
 
+@jit
+def _scaled_and_biased(
+    total: tl.tensor, scales: tl.tensor, bias: tl.tensor, rows: tl.tensor, live: tl.tensor, SCALES: tl.constexpr,
+    BIAS: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """total: [N, M], of the weights' rows `rows` [N]: times each one's scale, where they have one, plus its bias."""
+    if SCALES:
+        total = total * tl.load(scales + rows, mask=live, other=0.0)[:, None]
+    if BIAS:
+        total = total + tl.load(bias + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+    return total
+
+
 @jit_with_varying("share")
 def _experts_kernel(
     y: tl.tensor, x: tl.tensor, order: tl.tensor, table: tl.tensor, codes: tl.tensor, scales: tl.tensor,
@@ -86,20 +99,14 @@ def _experts_kernel(
         x_rows, here, codes, scales, zeros, values, rows, live, 0, k, k, BITS, CODEC, ZEROS, TABLE, GROUP, UNIT,
         BLOCK_M, BLOCK_N, BLOCK_K, DOT,
     )  # fmt: skip
-    if SCALES:
-        total = total * tl.load(scales + rows, mask=live, other=0.0)[:, None]
-    if BIAS:
-        total = total + tl.load(bias + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+    total = _scaled_and_biased(total, scales, bias, rows, live, SCALES, BIAS)
     if GATE >= 0:
         rows += columns
         up = product(
             x_rows, here, codes, scales, zeros, values, rows, live, 0, k, k, BITS, CODEC, ZEROS, TABLE, GROUP, UNIT,
             BLOCK_M, BLOCK_N, BLOCK_K, DOT,
         )  # fmt: skip
-        if SCALES:
-            up = up * tl.load(scales + rows, mask=live, other=0.0)[:, None]
-        if BIAS:
-            up = up + tl.load(bias + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+        up = _scaled_and_biased(up, scales, bias, rows, live, SCALES, BIAS)
         if GATE == 3:
             total = clamped_gated(total, up, alpha, limit, dtype).to(tl.float32)
         else:

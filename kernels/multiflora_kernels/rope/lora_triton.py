@@ -86,9 +86,10 @@ def _rope_lora_kernel(
     before_k: tl.constexpr = (Q_HEADS + HEADS - 1) // HEADS
     before_v: tl.constexpr = before_k + (K_HEADS + HEADS - 1) // HEADS
     parts: tl.constexpr = 2 * before_v - before_k
+    items = tl.minimum(items, tl.load(tiles + 4) * parts)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         part = item % parts
-        tile = tiles + item // parts * 4
+        tile = tiles + item // parts * 5
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         site = (part >= before_k).to(tl.int32) + (part >= before_v).to(tl.int32)
         head = (part - pick(site, 0, before_k, before_v, 3)) * HEADS

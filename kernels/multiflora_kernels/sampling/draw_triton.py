@@ -182,10 +182,13 @@ def _copy_above(
         x = tl.load(logits + columns, mask=columns < VOCAB, other=-float("inf")).to(tl.float32)
         weights = _weigh(x, best, temperature)
         keeps = ((weights >= floor) & (columns < VOCAB)).to(tl.int32)
-        place = taken + tl.cumsum(keeps, axis=0) - 1
-        tl.store(values + place, weights if AS_WEIGHTS else x, mask=keeps > 0)
-        tl.store(ids + place, columns, mask=keeps > 0)
-        taken += tl.sum(keeps, axis=0)
+        found = tl.sum(keeps, axis=0)
+        # Of most blocks nothing is kept: those are neither counted through nor written.
+        if found > 0:
+            place = taken + tl.cumsum(keeps, axis=0) - 1
+            tl.store(values + place, weights if AS_WEIGHTS else x, mask=keeps > 0)
+            tl.store(ids + place, columns, mask=keeps > 0)
+            taken += found
     # Threads read the list at other places than they wrote.
     tl.debug_barrier()
     return taken

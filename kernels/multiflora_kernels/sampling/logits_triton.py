@@ -6,6 +6,7 @@ What each op means is said in ops.py. Nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,42 +73,78 @@ def greedy_triton(logits: Tensor) -> Tensor:
     return tokens
 
 
-@jit_with_varying("entries")
-def _penalize_kernel(
+@jit
+def _penalize_seen_kernel(
     logits: tl.tensor,
     rows: tl.tensor,
-    ids: tl.tensor,
-    counts: tl.tensor,
+    seen: tl.tensor,
+    seen_rows: tl.tensor,
     repetition: tl.tensor,
     frequency: tl.tensor,
     presence: tl.tensor,
-    entries: tl.tensor,
     row_stride: tl.tensor,
+    VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A program does BLOCK entries; no two entries are about the same logit."""
+    """Program (r, p) does BLOCK tokens of row r; logits of tokens that were not seen are not even read."""
+    entry = tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    state = tl.load(seen + tl.load(seen_rows + entry) * VOCAB + columns, mask=columns < VOCAB, other=0)
+    is_seen = state != 0
+    place = logits + tl.load(rows + entry) * row_stride + columns
+    x = tl.load(place, mask=is_seen, other=0.0)
+    count = (state >> 1).to(tl.float32)
+    repeated = tl.load(repetition + entry)
+    x = tl.where(x > 0, x / repeated, x * repeated)
+    x -= tl.load(frequency + entry) * count
+    x -= tl.where(count > 0, tl.load(presence + entry), 0.0)
+    tl.store(place, x, mask=is_seen)
+
+
+def penalize_seen_triton_(
+    logits: Tensor,
+    rows: Tensor,
+    seen: Tensor,
+    seen_rows: Tensor,
+    repetition: Tensor,
+    frequency: Tensor,
+    presence: Tensor,
+) -> None:
+    """As `ops.penalize_seen_`, in one launch."""
+    vocab = logits.shape[1]
+    assert seen.shape[1] == vocab, "a count for each token"
+    if len(rows):
+        _penalize_seen_kernel[(len(rows), -(-vocab // _BLOCK))](
+            logits, rows, seen, seen_rows, repetition, frequency, presence, logits.stride(0),
+            VOCAB=vocab, BLOCK=_BLOCK, num_warps=4,
+        )  # fmt: skip
+
+
+@jit_with_varying("entries")
+def _count_seen_kernel(
+    seen: tl.tensor,
+    seen_rows: tl.tensor,
+    tokens: tl.tensor,
+    entries: tl.tensor,
+    VOCAB: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """A program does BLOCK tokens; no two of them are in one row."""
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = entry < entries
-    place = logits + tl.load(rows + entry, mask=inside, other=0) * row_stride + tl.load(ids + entry, inside, other=0)
-    x = tl.load(place, mask=inside, other=0.0)
-    count = tl.load(counts + entry, mask=inside, other=0.0)
-    repeated = tl.load(repetition + entry, mask=inside, other=1.0)
-    x = tl.where(x > 0, x / repeated, x * repeated)
-    x -= tl.load(frequency + entry, mask=inside, other=0.0) * count
-    x -= tl.where(count > 0, tl.load(presence + entry, mask=inside, other=0.0), 0.0)
-    tl.store(place, x, mask=inside)
+    token = tl.load(tokens + entry, mask=inside, other=-1)
+    place = seen + tl.load(seen_rows + entry, mask=inside, other=0) * VOCAB + token
+    chosen = token >= 0
+    tl.store(place, tl.load(place, mask=chosen, other=0) + 2, mask=chosen)
 
 
-def penalize_triton_(
-    logits: Tensor, rows: Tensor, ids: Tensor, counts: Tensor, repetition: Tensor, frequency: Tensor, presence: Tensor
-) -> None:
-    """As `ops.penalize_`, in one launch."""
-    entries = len(rows)
+def count_seen_triton_(seen: Tensor, seen_rows: Tensor, tokens: Tensor) -> None:
+    """As `ops.count_seen_`, in one launch."""
+    entries = len(tokens)
     if entries:
-        _penalize_kernel[(-(-entries // _ENTRIES),)](
-            logits, rows, ids, counts, repetition, frequency, presence, entries, logits.stride(0),
-            BLOCK=_ENTRIES, num_warps=4,
-        )  # fmt: skip
+        _count_seen_kernel[(-(-entries // _ENTRIES),)](
+            seen, seen_rows, tokens, entries, VOCAB=seen.shape[1], BLOCK=_ENTRIES, num_warps=4
+        )
 
 
 @jit_with_varying("entries")
@@ -222,22 +259,31 @@ def kernel_variants() -> Iterator[KernelVariant]:
         block,
         options={"num_warps": 4},
     )
+    yield KernelVariant(
+        "penalize seen",
+        _penalize_seen_kernel,
+        {"logits": "*fp32", "rows": "*i64", "seen": "*i32", "seen_rows": "*i64"}
+        | dict.fromkeys(("repetition", "frequency", "presence"), "*fp32")
+        | {"row_stride": "i32"}
+        | constexprs,
+        block,
+        options={"num_warps": 4},
+    )
     entries = {"BLOCK": _ENTRIES}
-    floats = ("counts", "repetition", "frequency", "presence")
-    forms = {
-        "penalize": (_penalize_kernel, {"logits": "*fp32", "rows": "*i64", "ids": "*i64"}
-                     | dict.fromkeys(floats, "*fp32") | {"entries": "i32", "row_stride": "i32"}),
+    forms: dict[str, tuple[Any, dict[str, str], dict[str, int]]] = {
+        "count seen": (_count_seen_kernel, {"seen": "*i32", "seen_rows": "*i64", "tokens": "*i64", "entries": "i32"}
+                       | {"VOCAB": "constexpr"}, {"VOCAB": vocab}),
         "bias": (_bias_kernel, {"logits": "*fp32", "rows": "*i64", "ids": "*i64", "values": "*fp32"}
-                 | {"entries": "i32", "row_stride": "i32"}),
+                 | {"entries": "i32", "row_stride": "i32"}, {}),
         "gather tokens": (_gather_tokens_kernel, {"out": "*i64", "token_ids": "*i64", "sources": "*i32"}
-                          | {"last_tokens": "*i64", "tokens": "i32"}),
+                          | {"last_tokens": "*i64", "tokens": "i32"}, {}),
     }  # fmt: skip
-    for name, (kernel, signature) in forms.items():
+    for name, (kernel, signature, constants) in forms.items():
         yield KernelVariant(
             name,
             kernel,
             signature | {"BLOCK": "constexpr"},
-            entries,
-            unaligned=frozenset({"entries", "tokens"}),
+            constants | entries,
+            unaligned=frozenset({"entries"} if name != "gather tokens" else {"tokens"}),
             options={"num_warps": 4},
         )

@@ -19,9 +19,10 @@ from multiflora_kernels.sampling.draw_triton import logprobs_triton, sample_trit
 from multiflora_kernels.sampling.logits_triton import (
     apply_bitmask_triton_,
     bias_triton_,
+    count_seen_triton_,
     gather_tokens_triton,
     greedy_triton,
-    penalize_triton_,
+    penalize_seen_triton_,
 )
 
 _BLOCK = 64  # width of the first level of the two-level search in `draw`
@@ -77,18 +78,59 @@ def penalize_(
     float32, its occurrences in the output; the row's three penalties float32. Work follows the tokens seen, not V.
     Semantics: x = x / r if x > 0 else x * r; y = x - frequency * counts - presence * (counts > 0).
     """
-    if logits.device.type == "cuda":
-        penalize_triton_(logits, rows, ids, counts, repetition, frequency, presence)
-    else:
-        penalize_reference_(logits, rows, ids, counts, repetition, frequency, presence)
-
-
-def penalize_reference_(
-    logits: Tensor, rows: Tensor, ids: Tensor, counts: Tensor, repetition: Tensor, frequency: Tensor, presence: Tensor
-) -> None:
     x = logits[rows, ids]
     x = torch.where(x > 0, x / repetition, x * repetition)
     logits[rows, ids] = x - frequency * counts - presence * (counts > 0)
+
+
+def penalize_seen_(
+    logits: Tensor,
+    rows: Tensor,
+    seen: Tensor,
+    seen_rows: Tensor,
+    repetition: Tensor,
+    frequency: Tensor,
+    presence: Tensor,
+) -> None:
+    """In place: as `penalize_`, of counts that are kept where the logits are, so that the host need not know them.
+
+    seen: [S, V] int32, of each token twice its occurrences in the output, one more where it stands in the prompt. Row
+    rows[p] of the logits [L, V] has its counts in row seen_rows[p], all [P] int64; the row's three penalties [P]
+    float32.
+    """
+    if logits.device.type == "cuda":
+        penalize_seen_triton_(logits, rows, seen, seen_rows, repetition, frequency, presence)
+    else:
+        penalize_seen_reference_(logits, rows, seen, seen_rows, repetition, frequency, presence)
+
+
+def penalize_seen_reference_(
+    logits: Tensor,
+    rows: Tensor,
+    seen: Tensor,
+    seen_rows: Tensor,
+    repetition: Tensor,
+    frequency: Tensor,
+    presence: Tensor,
+) -> None:
+    state = seen[seen_rows]
+    entries, ids = state.nonzero(as_tuple=True)
+    counts = (state[entries, ids] >> 1).float()
+    penalize_(logits, rows[entries], ids, counts, repetition[entries], frequency[entries], presence[entries])
+
+
+def count_seen_(seen: Tensor, seen_rows: Tensor, tokens: Tensor) -> None:
+    """In place: the outputs of these rows go on with these tokens. Semantics: seen[seen_rows[p], tokens[p]] += 2 where
+    tokens[p] >= 0; seen as `penalize_seen_` takes it, both [P] int64, rows distinct."""
+    if seen.device.type == "cuda":
+        count_seen_triton_(seen, seen_rows, tokens)
+    else:
+        count_seen_reference_(seen, seen_rows, tokens)
+
+
+def count_seen_reference_(seen: Tensor, seen_rows: Tensor, tokens: Tensor) -> None:
+    chosen = tokens >= 0
+    seen[seen_rows[chosen], tokens[chosen]] += 2
 
 
 # ---- token bitmasks

@@ -39,7 +39,7 @@ class KeptModels:
                 created_at=change.now,
             )
             await change.session.merge(row)
-            change.record("model.loading", model.name)
+            change.record("model.loading", model.name, model=model.name)
 
         await self._database.write(actor, work)
 
@@ -48,6 +48,6 @@ class KeptModels:
 
         async def work(change: Change) -> None:
             await change.session.execute(delete(ModelRow).where(ModelRow.name == name))
-            change.record("model.unloading", name)
+            change.record("model.unloading", name, model=name)
 
         await self._database.write(actor, work)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_engine.models.config import ModelConfig, ModelError
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.errors import ModelError
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.demo import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from gpu.fake.card import FakeCard, fake_card
 from multiflora_adapters.base_model import BaseModel
-from multiflora_adapters.device.copies import DeviceCopies
+from multiflora_adapters.device.copies import DeviceCopies, pinned
 from multiflora_adapters.device.own_tensors import OwnTensors
 from multiflora_adapters.slots import SlotPool, SlotUpload
 from multiflora_adapters.weights import HostAdapter, SiteWeights
@@ -99,12 +100,56 @@ def give_back_early() -> None:
     there = own.allocate(host)
     copies.begin()
     assert sum(own.pieces(host, there)) == 4 * 27
+    copies.send()
     there.clear()
 
 
 def test_memory_that_copies_still_write_to_is_not_given_to_others(card: FakeCard) -> None:
     give_back_early()
     assert card.races == []
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many copies each call to PyTorch starts."""
+    sent: list[int] = []
+    copy = torch._foreach_copy_
+
+    def counted(targets: list[torch.Tensor], sources: list[torch.Tensor], **options: Any) -> None:
+        sent.append(len(targets))
+        copy(targets, sources, **options)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", counted)
+    return sent
+
+
+def test_an_adapter_is_sent_by_one_call(card: FakeCard, base: BaseModel, sent: list[int]) -> None:
+    pool = SlotPool(base, 2, 32, torch.float32, "cuda")
+    assert pool.put(adapter(base, vectors=True)) is not None
+    assert sent == [8]
+    assert card.races == []
+
+
+def test_what_the_host_begins_at_once_is_bounded_by_bytes_and_by_copies(
+    card: FakeCard, base: BaseModel, sent: list[int]
+) -> None:
+    """A copy of a few bytes takes the host as long as one of many."""
+    pool = SlotPool(base, 2, 32, torch.float32, "cuda")
+    assert pool.bytes_at_once == 128 << 20
+    upload = pool.begin(adapter(base, vectors=True))
+    assert upload is not None
+    assert upload.step(3 * (256 << 10)) == (3 * (256 << 10), False)
+    assert sent == [3]
+
+
+def test_a_pinned_adapter_lies_in_few_pieces_and_is_the_same(card: FakeCard, base: BaseModel) -> None:
+    host = adapter(base, vectors=True)
+    site = replace(host.sites[Q], b=torch.arange(RANK * 64.0).view(RANK, 64), scaling=0.5)
+    there = pinned(replace(host, sites={**host.sites, Q: site}))
+    assert len({t.untyped_storage().data_ptr() for site in there.sites.values() for t in site.tensors}) == 1
+    assert torch.equal(there.sites[Q].b, site.b)
+    assert there.sites[Q].scaling == 0.5
+    assert torch.equal(there.sites[UP].a, host.sites[UP].a)
 
 
 def test_without_an_order_these_tests_would_fail(
@@ -114,6 +159,6 @@ def test_without_an_order_these_tests_would_fail(
     monkeypatch.setattr(DeviceCopies, "keep", lambda copies, target: None)
     pool = SlotPool(base, 1, 32, torch.float32, "cuda")
     pool.remove(begun(pool, adapter(base, vectors=True), 4).slot)
-    assert set(card.races) == {"aten.fill_.Scalar beside aten.copy_.default"}
+    assert set(card.races) == {"aten.fill_.Scalar beside aten._foreach_copy_.default"}
     give_back_early()
-    assert card.races[-1] == "given back beside aten.copy_.default"
+    assert card.races[-1] == "given back beside aten._foreach_copy_.default"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformers import LlamaConfig
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.core.transfers import Staging
-from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs, Graph, graph_sizes
+from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs, Graph
 from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
@@ -55,20 +54,11 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
     """Engines that start from now on have graphs and run ahead, as on a GPU."""
     fake = FakeCapture()
     monkeypatch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: fake)
-    monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
+    for module in ("build", "execution.device_side"):
+        monkeypatch.setattr(f"multiflora_engine.{module}.runs_asynchronously", lambda device: True)
     # Interpreted kernels take their time for each token of a graph.
     monkeypatch.setattr("multiflora_engine.execution.device_side.mixed_sizes", lambda most: [8])
     return fake
-
-
-def test_sizes_are_dense_where_steps_are_short() -> None:
-    assert graph_sizes(1) == [1]
-    assert graph_sizes(6) == [1, 2, 4, 6]
-    assert graph_sizes(24) == [1, 2, 4, 8, 16, 24]
-    sizes = graph_sizes(200)
-    assert sizes[-1] == 200
-    assert sizes == sorted(set(sizes))
-    assert all(after - before <= (8 if after <= 128 else 16) for before, after in pairwise(sizes))
 
 
 def test_replays_say_what_the_model_says(

@@ -10,14 +10,14 @@ from tests.engine.models.cases import CONFIG
 from multiflora_engine.execution import kv_memory
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 
 
 def test_more_than_is_available_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """An allocation of twice the memory succeeds on Linux; the process is killed when it fills it."""
     monkeypatch.setattr(kv_memory, "available_host_memory", lambda: 1 << 30)
     device = torch.device("cpu")
-    fits = EngineConfig(model_path="x", artifact_root="", kv_cache_memory=1 << 30)
+    fits = SizedConfig(model_path="x", artifact_root="", kv_cache_memory=1 << 30)
     assert size_kv_cache(fits, CONFIG, torch.float32, device).num_blocks > 0
     with pytest.raises(ModelError, match=r"asks for 1\.50 GiB, and 1\.00 GiB .*Give a smaller --kv-cache-memory"):
         size_kv_cache(replace(fits, kv_cache_memory=3 << 29), CONFIG, torch.float32, device)
@@ -27,7 +27,7 @@ def test_engines_of_one_machine_ask_for_their_memory_together(monkeypatch: pytes
     """One that starts again beside others, which hold theirs, asks for its own."""
     monkeypatch.setattr(kv_memory, "available_host_memory", lambda: 3 << 28)
     monkeypatch.setattr(kv_memory, "host_memory", lambda: 3 << 29)
-    one = EngineConfig(model_path="x", artifact_root="", kv_cache_memory=3 << 28)
+    one = SizedConfig(model_path="x", artifact_root="", kv_cache_memory=3 << 28)
     size_kv_cache(replace(one, engines_per_host=2), CONFIG, torch.float32, torch.device("cpu"))
     with pytest.raises(ModelError, match=r"asks 3 times for 0\.75 GiB, and 1\.50 GiB"):
         size_kv_cache(replace(one, engines_per_host=3), CONFIG, torch.float32, torch.device("cpu"))

@@ -54,8 +54,8 @@ def test_less_than_four_percent_of_the_kv_memory_in_use_is_empty() -> None:
         batch = scheduler.schedule()
         sampled = StepOutput([SampledToken(chance.randrange(1000))])
         scheduler.commit(batch, [sampled if entry.samples else StepOutput() for entry in batch.entries])
-        blocks = {block for sequence in scheduler._running for block in sequence.block_table}
+        blocks = {block for sequence in scheduler._live.running for block in sequence.block_table}
         held += len(blocks) * config.block_size
-        used += sum(sequence.num_tokens for sequence in scheduler._running)
+        used += sum(sequence.num_tokens for sequence in scheduler._live.running)
     assert scheduler.stats().preemptions > 0, "the pool was full at times"
     assert 1 - used / held < 0.04

@@ -16,8 +16,8 @@ from multiflora_adapters.weights import HostAdapter
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine import build as build_module
 from multiflora_engine.build import assemble_engine
-from multiflora_engine.models.weights import allocate_weights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.models.allocation import allocate_weights
+from multiflora_engine.protocol.config import SizedConfig
 from multiflora_kernels.linear.quantised import IntegerForm
 
 PROMPTS = (3, 17, 200)
@@ -42,7 +42,7 @@ def start(max_loras: int = 4, shape: dict[str, Any] = TINY, form: IntegerForm | 
         return zero_adapter(base.sites.values(), 8, weights.dtype, has_vectors=digest == "dora", linears=linears)
 
     sizes = {"kv_cache_memory": 8 << 20, "max_num_seqs": 4, "max_num_batched_tokens": 256, "max_model_len": 512}
-    config = EngineConfig(model_path="", artifact_root="", device="cuda", max_loras=max_loras, max_lora_rank=8, **sizes)
+    config = SizedConfig(model_path="", artifact_root="", device="cuda", max_loras=max_loras, max_lora_rank=8, **sizes)
     return Traffic(assemble_engine(config, model, weights, base, load))
 
 

@@ -30,10 +30,11 @@ from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_engine.execution.step_arrays import adapter_runs
 from multiflora_engine.execution.step_plan import WantedRows, slot_order, step_arrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
-from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
@@ -153,7 +154,7 @@ def make_device_side(folder: Path, config: ModelConfig, **overrides: Any) -> tup
     weights = load_weights(folder, config, torch.float32, CPU)
     pool = SlotPool(config.base_model("x"), 4, 32, torch.float32, CPU)
     sampler = Sampler(config.vocab_size, config.eos_token_ids)
-    return build_device_side(EngineConfig(**(values | overrides)), config, weights, pool, sampler), pool
+    return build_device_side(SizedConfig(**(values | overrides)), config, weights, pool, sampler), pool
 
 
 def make_runner(folder: Path, config: ModelConfig, **overrides: Any) -> tuple[DeviceRunner, SlotPool]:
@@ -280,7 +281,7 @@ def test_a_low_precision_engine_stays_close(saved: Any, start_engine: Any, ask: 
 
 
 def sizes(config: ModelConfig, **overrides: Any) -> tuple[int, int]:
-    values = EngineConfig(**({"model_path": "", "artifact_root": ""} | overrides))
+    values = SizedConfig(**({"model_path": "", "artifact_root": ""} | overrides))
     size = kv_cache.size_kv_cache(values, config, torch.float32, CPU)
     return size.num_blocks, size.max_model_len
 

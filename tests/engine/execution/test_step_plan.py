@@ -19,9 +19,10 @@ from multiflora_engine.execution import step_arrays
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side
 from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.execution.step_plan import StepPlanner
-from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.loader import load_weights
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 from multiflora_engine.sampling.sampler import Sampler
 
 BLOCK = 16
@@ -58,7 +59,7 @@ def _rank(folder: Path, config: ModelConfig) -> DeviceSide:
     weights = load_weights(folder, config, torch.float32, CPU)
     pool = SlotPool(config.base_model("x"), 4, 32, torch.float32, CPU)
     assert pool.put(zero_adapter(config.layer_sites(0), 1, torch.float32)) == 0
-    engine_config = EngineConfig(model_path="", artifact_root="", kv_cache_memory=1 << 20, num_threads=1)
+    engine_config = SizedConfig(model_path="", artifact_root="", kv_cache_memory=1 << 20, num_threads=1)
     return build_device_side(engine_config, config, weights, pool, Sampler(config.vocab_size))
 
 

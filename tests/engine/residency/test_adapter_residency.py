@@ -191,7 +191,7 @@ def test_an_abandoned_adapter_makes_room(harness):
 
 
 def test_copies_are_bounded_per_poll(harness, monkeypatch):
-    monkeypatch.setattr("multiflora_adapters.slots._PIECE_BYTES", 64)
+    monkeypatch.setattr("multiflora_adapters.device.copies._PIECE_BYTES", 64)
     h = harness(rows=16, bytes_per_poll=256)
     h.residency.want("a16")
     h.settle()

@@ -147,7 +147,8 @@ def test_a_device_that_runs_ahead_computes_all_rows_ahead_and_chooses_these_once
         ),
     ]
     expected = {key: tokens(deltas) for key, deltas in run(built, *requests).items()}
-    monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
+    for module in ("build", "execution.device_side"):
+        monkeypatch.setattr(f"multiflora_engine.{module}.runs_asynchronously", lambda device: True)
     ahead = start_engine(tmp_path / "model-llama", **OPTIONS)
     executor, known = ahead.engine._runner.executor, Counter[bool]()
     begin: Callable[[StepArrays], BegunStep] = executor.begin
@@ -165,8 +166,8 @@ def test_a_device_that_runs_ahead_computes_all_rows_ahead_and_chooses_these_once
     def preempt() -> None:
         nonlocal steps
         steps += 1
-        if steps % 7 == 0 and scheduler._running:
-            scheduler._preempt(scheduler._running[steps % len(scheduler._running)])
+        if steps % 7 == 0 and scheduler._live.running:
+            scheduler._live.preempt(scheduler._live.running[steps % len(scheduler._live.running)])
 
     again = run(ahead, *requests, each_step=preempt)
     assert scheduler.stats().preemptions > 3
@@ -182,8 +183,8 @@ def test_preempted_sequences_go_on_with_the_same_text(built: BuiltEngine) -> Non
     def preempt() -> None:
         nonlocal steps
         steps += 1
-        if steps % 7 == 0 and scheduler._running:
-            scheduler._preempt(scheduler._running[-1])
+        if steps % 7 == 0 and scheduler._live.running:
+            scheduler._live.preempt(scheduler._live.running[-1])
 
     again = run(built, *requests, each_step=preempt)
     assert scheduler.stats().preemptions > 3

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from tests.kernels.lora.cases import Site, loop, stacked
 
+from gpu.fake.card import fake_card
 from multiflora_kernels.activation import (
     SILU,
     gate_triton,
@@ -18,6 +19,7 @@ from multiflora_kernels.activation import (
 )
 from multiflora_kernels.layer_norm import add_layer_norm, layer_norm
 from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.lora import fused_linear
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import (
     FullDelta,
@@ -26,7 +28,7 @@ from multiflora_kernels.lora.fused_linear import (
     linear_with_full_delta,
     linear_with_lora,
 )
-from multiflora_kernels.lora.tiles import fill_table, table_entries
+from multiflora_kernels.lora.tiles import TILE_FIELDS, fill_table, table_entries
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference, add_rms_norm_triton
 
 # 1 / inf is the 0 that is wanted.
@@ -37,9 +39,15 @@ RANKS = [0, 1, 8, 128, 16, 33, 20]
 STARTS, SLOTS, ROWS = [2, 3, 4, 5, 9, 10, 28], [1, 3, 0, 5, 6, 4], 30
 
 
-def static_segments(device: torch.device, starts: list[int] = STARTS, slots: list[int] = SLOTS) -> LoraSegments:
+def static_segments(
+    device: torch.device, starts: list[int] = STARTS, slots: list[int] = SLOTS, *, is_stale: bool = False
+) -> LoraSegments:
+    """is_stale: with a tile of another batch behind those in use: who goes there gives a base row an adapter."""
     host = np.zeros(table_entries(ROWS, 8), np.int32)
     fill_table(host, starts, slots, ROWS)
+    if is_stale:
+        tiles = host[:-ROWS].reshape(-1, TILE_FIELDS)
+        tiles[tiles[0, 4] :, :3] = 0, 1, 3
     return LoraSegments.static(torch.from_numpy(host).to(device), ROWS, 8)
 
 
@@ -183,3 +191,16 @@ def test_a_graph_of_two_streams_serves_other_adapters_on_a_gpu(kernel_device):
     first = out.clone()
     graph.replay()
     assert torch.equal(out, first)
+
+
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_the_second_stream_can_be_switched_off(is_beside, monkeypatch):
+    monkeypatch.setattr(fused_linear, "_USES_SIDE_STREAM", is_beside)
+    fused_linear._side_stream.cache_clear()
+    with fake_card(compiles=False):
+        streams = []
+        fused_linear._beside(
+            torch.device("cuda"), lambda: streams.append(torch.cuda.current_stream()), lambda: torch.ones(1)
+        )
+        assert (streams[0] is not torch.cuda.current_stream()) == is_beside
+    fused_linear._side_stream.cache_clear()

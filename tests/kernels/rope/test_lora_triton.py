@@ -85,7 +85,7 @@ def product_of(device, dtype, heads: int, kv_heads: int, size: int) -> Product:
 def test_the_delta_is_added_before_the_rotation(kernel_device, dtype, heads, kv_heads, size, is_normed):
     product = product_of(kernel_device, dtype, heads, kv_heads, size)
     layer = Layer(product, heads, kv_heads, size, size, is_normed=is_normed)
-    y, delta = product.parts(static_segments(kernel_device))
+    y, delta = product.parts(static_segments(kernel_device, is_stale=True))
     folded = fold_into_rope(y, delta, size, size, NOT_QUANTISED)
     assert folded is delta is not None
     plain, added = layer.run(rope_and_write_kv_triton, y.clone()), y.clone()

@@ -66,7 +66,9 @@ def test_no_rows_at_all(kernel_device: torch.device) -> None:
     assert sample_triton.logprobs_triton(logits, ids, 3)[2].shape == (0, 3)
     assert sampling_triton.gather_tokens_triton(ids, ids.int(), ids).shape == (0,)
     sampling_triton.bias_triton_(logits, ids, ids, nothing)
-    sampling_triton.penalize_triton_(logits, ids, ids, nothing, nothing, nothing, nothing)
+    seen = torch.zeros(1, logits.shape[1], dtype=torch.int32, device=kernel_device)
+    sampling_triton.penalize_seen_triton_(logits, ids, seen, ids, nothing, nothing, nothing)
+    sampling_triton.count_seen_triton_(seen, ids, ids)
     sampling_triton.apply_bitmask_triton_(logits, ids, torch.empty(0, 2, dtype=torch.int32, device=kernel_device))
 
 
@@ -75,22 +77,30 @@ def test_edits(kernel_device: torch.device) -> None:
     pairs = torch.randperm(9 * 77)[:entries]
     rows, ids, values = pairs // 77, pairs % 77, torch.randn(entries)
     values[::7] = -torch.inf
-    columns = (
-        torch.randint(3, (entries,)).float(),
-        torch.rand(entries) + 0.5,
-        torch.randn(entries),
-        torch.randn(entries),
-    )
-    biased, penalised = logits.clone(), logits.clone()
+    biased, found = logits.clone(), logits.to(kernel_device, copy=True)
     biased[rows, ids] += values
-    sampling.penalize_reference_(penalised, rows, ids, *columns)
-    for expected, op, arguments in (
-        (biased, sampling_triton.bias_triton_, (values,)),
-        (penalised, sampling_triton.penalize_triton_, columns),
-    ):
-        found = logits.to(kernel_device, copy=True)
-        op(found, *(argument.to(kernel_device) for argument in (rows, ids, *arguments)))
-        torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
+    sampling_triton.bias_triton_(found, *(argument.to(kernel_device) for argument in (rows, ids, values)))
+    torch.testing.assert_close(found.cpu(), biased, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("vocab", VOCABULARIES)
+def test_penalties_of_counted_tokens(kernel_device: torch.device, vocab: int) -> None:
+    """Of tokens of the prompt alone, of the output alone, of both; counted on by a step with one token missing."""
+    logits, rows, seen_rows = _logits(4, vocab), torch.tensor([3, 0, 1]), torch.tensor([2, 4, 0])
+    seen = torch.randint(6, (5, vocab), dtype=torch.int32) * (torch.rand(5, vocab) < 0.3)
+    tokens = torch.tensor([vocab - 1, -1, int(seen[0].argmax())])
+    scalars = torch.rand(3) + 0.5, torch.randn(3), torch.randn(3)
+    expected, found = logits.clone(), logits.to(kernel_device, copy=True)
+    sampling.penalize_seen_reference_(expected, rows, seen, seen_rows, *scalars)
+    there = [tensor.to(kernel_device, copy=True) for tensor in (rows, seen, seen_rows, *scalars)]
+    sampling_triton.penalize_seen_triton_(found, *there)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found.cpu()[2], logits[2])
+    counted = seen.clone()
+    sampling.count_seen_reference_(counted, seen_rows, tokens)
+    sampling_triton.count_seen_triton_(there[1], there[2], tokens.to(kernel_device))
+    assert torch.equal(there[1].cpu(), counted)
+    assert (counted - seen).sum() == 4
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)
@@ -275,14 +285,15 @@ def test_no_op_waits_for_the_device() -> None:
     logits = _logits(8, 1000).cuda()
     rows, columns = torch.arange(8).cuda(), [t.cuda() for t in _columns(_cases(1000)[:8])]
     bits = torch.zeros(8, 32, dtype=torch.int32).cuda()
-    ones = torch.ones(8).cuda()
+    ones, seen = torch.ones(8).cuda(), torch.ones(8, 1000, dtype=torch.int32).cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
         tokens = sampling.greedy(logits)
         sampling.logprobs(logits, tokens, 5)
         sampling.sample(logits, rows, *columns)
         sampling.bias_(logits, rows, rows, ones)
-        sampling.penalize_(logits, rows, rows, ones, ones, ones, ones)
+        sampling.penalize_seen_(logits, rows, seen, rows, ones, ones, ones)
+        sampling.count_seen_(seen, rows, tokens)
         sampling.apply_bitmask_(logits, rows, bits)
         sampling.gather_tokens(rows, rows.int(), tokens)
     finally:

@@ -30,15 +30,6 @@ from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_kernels.lora.batched_lora import LoraSegments
 
-_EXACT_SIZES = (1, 2, 4)
-"""Below the first step of eight: filled up to it, these batches would multiply their rows."""
-
-_SIZE_STEP = 8
-_LARGE_STEP = 16
-_LARGE = 128
-_MIXED_SIZES = (64, 128, 192, 256, 384, 512)
-"""Tokens of steps that are no plain decodes. More keep the device busy for longer than launching takes the host."""
-
 LEAST_GROUPED = 8
 """Smaller batches read too little twice for a graph of their own to pay."""
 
@@ -64,19 +55,6 @@ class Capture(Protocol):
     """How a device records work; see cuda_graphs.py."""
 
     def __call__(self, work: Callable[[], torch.Tensor]) -> Graph: ...
-
-
-def graph_sizes(max_num_seqs: int) -> list[int]:
-    """Numbers of sequences that get a graph, ascending; the last is max_num_seqs, the gaps cost at most seven rows (15
-    above 128)."""
-    sizes = [*_EXACT_SIZES, *range(_SIZE_STEP, _LARGE, _SIZE_STEP), *range(_LARGE, max_num_seqs, _LARGE_STEP)]
-    return [*(size for size in sizes if size < max_num_seqs), max_num_seqs]
-
-
-def mixed_sizes(max_num_batched_tokens: int) -> list[int]:
-    """Numbers of tokens that get a graph for steps which read prompts, ascending."""
-    most = min(max_num_batched_tokens, _MIXED_SIZES[-1])
-    return [*(size for size in _MIXED_SIZES if size < most), most]
 
 
 @dataclass(frozen=True)
