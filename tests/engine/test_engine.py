@@ -796,7 +796,7 @@ def test_distant_deadlines_of_ended_requests_do_not_pile_up() -> None:
     for _ in range(500):
         machine.add([1], max_tokens=1, deadline=machine.clock.now + 86_400)
         machine.run()
-    assert len(machine.scheduler._waiting.deadlines) < 100
+    assert len(machine.scheduler._live.waiting.deadlines) < 100
     late = machine.add([1], deadline=machine.clock.now + 1)
     machine.clock.now += 2
     machine.step()
@@ -1072,7 +1072,7 @@ class EngineMachine(RuleBasedStateMachine):
             scheduler._admission._config = replace(scheduler.config, prefix_wait_steps=0)
 
     def live(self) -> list[str]:
-        return sorted(self.machine.scheduler._requests)
+        return sorted(self.machine.scheduler._live.requests)
 
     def run_pending_abort(self) -> None:
         if self.pending_abort is not None:
@@ -1195,7 +1195,7 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self) -> None:
         scheduler, pool = self.machine.scheduler, self.machine.scheduler.pool
-        running, waiting = scheduler._running, list(scheduler._waiting)
+        running, waiting = scheduler._live.running, list(scheduler._live.waiting)
         held = Counter(block_id for sequence in running for block_id in sequence.block_table)
         held.update(block_id for ids in scheduler.cache_admin._pins.values() for block_id in ids)
         assert scheduler._loads is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from multiflora_engine.protocol.messages import TierStats
@@ -13,8 +13,8 @@ from multiflora_engine.protocol.messages import TierStats
 class BlockChain:
     """The blocks of one sequence by their hashes, and whose they are.
 
-    hashes: from the first block on; root: before it. owner: whose share of a tier they count towards, and share: how
-    much of it that is, from 0 to 1. uses: see cache/worth.py.
+    hashes: from block number `first` on; root: before it. owner: whose share of a tier they count towards, and share:
+    how much of it that is, from 0 to 1. uses: see cache/worth.py.
     """
 
     hashes: Sequence[bytes]
@@ -22,6 +22,20 @@ class BlockChain:
     owner: str
     share: float
     uses: int
+    first: int = 0
+
+    def hash_of(self, number: int) -> bytes:
+        return self.hashes[number - self.first]
+
+    def parent_of(self, number: int) -> bytes:
+        """The hash before the block's."""
+        return self.hash_of(number - 1) if number > self.first else self.root
+
+    def part(self, numbers: Sequence[int]) -> BlockChain:
+        """As much of it as these blocks, in their order, need."""
+        first = numbers[0]
+        hashes = self.hashes[first - self.first : numbers[-1] + 1 - self.first]
+        return replace(self, hashes=hashes, root=self.parent_of(first), first=first)
 
 
 @dataclass(slots=True, eq=False)

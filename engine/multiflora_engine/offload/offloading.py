@@ -43,7 +43,8 @@ class Offloading:
     """The scheduler's BlockTiers. tiers: the fastest first, all of the memory's block_bytes.
 
     paced: whether steps compute on the processor that copies; then StepPace is asked. folder: the disk tier's, if there
-    is one, which is this process's until it ends.
+    is one, which is this process's until it ends. on_loaded: called by the thread with each load that ended; in place
+    of what there is at first, `finished` tells of none.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Offloading:
         self._to_drop: list[bytes] = []
         self._num_loading = 0
         self._finished: deque[BlockLoad] = deque()
+        self.on_loaded: Callable[[BlockLoad], None] = self._finished.append
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._missed = 0
@@ -162,6 +164,10 @@ class Offloading:
         ]
 
     @property
+    def block_bytes(self) -> int:
+        return self._memory.block_bytes
+
+    @property
     def missed(self) -> int:
         """Blocks that were given away before they were copied."""
         return self._missed
@@ -224,7 +230,7 @@ class Offloading:
         finally:
             for name, count in counts.items():
                 self._cost.note_loaded(name, count * self._memory.block_bytes, seconds[name])
-            self._finished.append(load)
+            self.on_loaded(load)
 
     def _read(self, hash: bytes, share: float) -> Tier | None:
         """The fastest tier that had the block's content, which is in the buffer then, and in all faster ones."""
@@ -249,12 +255,12 @@ class Offloading:
         are_hits: bool,
     ) -> None:
         owner = blake2b(chain.owner.encode(), digest_size=OWNER_BYTES).digest()
-        hashes = [chain.hashes[number] for number in numbers]
+        hashes = [chain.hash_of(number) for number in numbers]
         for number, hash, block_id, generation in zip(numbers, hashes, block_ids, generations, strict=True):
             missing = [tier for tier in self._tiers if tier.slots.find(hash) is None]
             if missing and self._copy_out(block_id, generation):
-                parent = chain.hashes[number - 1] if number else chain.root
-                block = KeptBlock(hash, owner, parent[:TAG_BYTES], number, uses=chain.uses)
+                parent = chain.parent_of(number)[:TAG_BYTES]
+                block = KeptBlock(hash, owner, parent, number, uses=chain.uses)
                 for tier in missing:
                     self._write(block, tier, chain.share, self._behind)
                 self._behind()

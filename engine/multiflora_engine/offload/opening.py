@@ -6,7 +6,10 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.rank_group import RankGrid
 from multiflora_engine.offload.block_memory import block_memory
 from multiflora_engine.offload.disk_tier import DiskTier
 from multiflora_engine.offload.folders import OffloadFolder, OffloadFolderUnusable, open_folder
@@ -24,10 +27,15 @@ _HOST_PART = 0.5
 
 
 def open_offloading(
-    config: EngineConfig, cache: KVCache, identity: Mapping[str, object], available: int
+    config: EngineConfig,
+    cache: KVCache,
+    identity: Mapping[str, object],
+    available: int,
+    grid: RankGrid | None = None,
 ) -> Offloading | None:
     """None where no copies are wanted. identity: all that KV depends on beside a block's hash and how the cache lies in
-    memory. available: bytes of the host's memory that are this engine's to use.
+    memory. available: bytes of the host's memory that are this process's to use. grid: where the cache is one rank's
+    part, all of which call this at once: they keep copies of as many blocks as the one that has the least room.
 
     Raises OffloadFolderUnusable.
     """
@@ -37,14 +45,38 @@ def open_offloading(
     tiers: list[Tier] = []
     folder = None
     if config.kv_offload_bytes is not None:
-        tiers.append(_host_tier(config.kv_offload_bytes, memory.block_bytes, available))
+        num_slots = _of_all(grid, _host_slots(config.kv_offload_bytes, memory.block_bytes, available))
+        tiers.append(HostTier(memory.block_bytes, num_slots))
     if config.kv_offload_dir is not None:
-        folder = open_folder(
-            Path(config.kv_offload_dir).expanduser(), {**identity, **_layout(cache)}, config.kv_offload_disk_bytes
-        )
-        tiers.append(_disk_tier(folder, memory.block_bytes, config.kv_offload_dir))
+        config, identity = _of_rank(config, grid), {**identity, **_layout(cache), **_part(grid)}
+        name = str(config.kv_offload_dir)
+        folder = open_folder(Path(name).expanduser(), identity, config.kv_offload_disk_bytes)
+        num_slots = _of_all(grid, max(0, folder.num_bytes) // (memory.block_bytes + ENTRY_BYTES))
+        tiers.append(_disk_tier(folder, memory.block_bytes, num_slots, name))
     is_shared = cache.keys[0].device.type == "cpu"
-    return Offloading(tiers, memory, cache.num_blocks, cache.block_size, paced=is_shared, folder=folder)
+    return Offloading(tiers, memory, cache.num_blocks, cache.block_size, is_shared, folder)
+
+
+def _of_all(grid: RankGrid | None, num_slots: int) -> int:
+    """What the first rank has evicted no other one needs, and what it has they should have."""
+    return num_slots if grid is None else min(grid.values_of_all(num_slots))
+
+
+def _of_rank(config: EngineConfig, grid: RankGrid | None) -> EngineConfig:
+    """Copies on disk are one process's: each rank has a folder and its part of the bytes."""
+    if grid is None:
+        return config
+    folder = str(Path(str(config.kv_offload_dir)) / f"rank-{grid.place.rank}")
+    disk_bytes = max(1, config.kv_offload_disk_bytes // grid.place.num_ranks)
+    return replace(config, kv_offload_dir=folder, kv_offload_disk_bytes=disk_bytes)
+
+
+def _part(grid: RankGrid | None) -> dict[str, object]:
+    """Which heads and layers they are: parts of equal shape are not one another's."""
+    if grid is None:
+        return {}
+    shard, stage = grid.place.shard, grid.place.stage
+    return {"shard": [shard.rank, shard.size], "stage": [stage.number, stage.count]}
 
 
 def _layout(cache: KVCache) -> dict[str, object]:
@@ -52,7 +84,7 @@ def _layout(cache: KVCache) -> dict[str, object]:
     return {"format": _FORMAT, "block_size": cache.block_size, "device": cache.keys[0].device.type, "parts": parts}
 
 
-def _host_tier(asked: int, block_bytes: int, available: int) -> HostTier:
+def _host_slots(asked: int, block_bytes: int, available: int) -> int:
     most = max(0, int(available * _HOST_PART))
     if asked > most:
         _log.warning(
@@ -60,11 +92,10 @@ def _host_tier(asked: int, block_bytes: int, available: int) -> HostTier:
             most,
             asked,
         )
-    return HostTier(block_bytes, min(asked, most) // block_bytes)
+    return min(asked, most) // block_bytes
 
 
-def _disk_tier(folder: OffloadFolder, block_bytes: int, name: str) -> DiskTier:
-    num_slots = max(0, folder.num_bytes) // (block_bytes + ENTRY_BYTES)
+def _disk_tier(folder: OffloadFolder, block_bytes: int, num_slots: int, name: str) -> DiskTier:
     try:
         tier = DiskTier(folder.path, block_bytes, num_slots)
     except OSError as error:

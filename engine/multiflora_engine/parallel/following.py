@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 
 import torch
@@ -20,9 +21,11 @@ from multiflora_engine.parallel.messages import (
     RemoveAdapter,
     RunDummy,
     RunStep,
+    StartRank,
     ToRank,
     decoder,
 )
+from multiflora_engine.parallel.shared_copies import CopyFollower
 from multiflora_engine.parallel.shared_loads import LoadFollower
 
 _ALL_BYTES = 1 << 62
@@ -32,11 +35,15 @@ _to_rank = decoder(ToRank)
 class FollowingRank:
     """adapters: in this rank's host memory, by the number of their load."""
 
-    def __init__(self, side: DeviceSide, pool: SlotPool, adapters: LoadFollower) -> None:
+    def __init__(
+        self, side: DeviceSide, pool: SlotPool, adapters: LoadFollower, copies: CopyFollower | None = None
+    ) -> None:
+        """copies: None where none are kept of KV blocks."""
         self._executor = side.executor
         self._dummy = side.dummy
         self._pool = pool
         self._adapters = adapters
+        self._copies = copies
         self._uploads: dict[int, SlotUpload] = {}
         self._begun: deque[BegunStep] = deque()
 
@@ -50,12 +57,19 @@ class FollowingRank:
                 return
             self._handle(_to_rank.decode(content))
 
+    def close(self) -> None:
+        """Copies of KV blocks that wait to be made are, as far as two seconds reach."""
+        if self._copies is not None:
+            self._copies.close()
+
     def _handle(self, message: ToRank) -> None:
         match message:
             case RunStep(arrays):
-                self._begun.append(self._executor.begin(arrays))
+                with self._computing():
+                    self._begun.append(self._executor.begin(arrays))
             case FinishStep():
-                self._executor.finish(self._begun.popleft())
+                with self._computing():
+                    self._executor.finish(self._begun.popleft())
             case FollowTokens(count):
                 self._executor.feedback.follow(count)
             case RunDummy(slots, tokens):
@@ -76,5 +90,11 @@ class FollowingRank:
                 self._pool.remove(slot)
             case ForgetAdapter(serial):
                 self._adapters.held.pop(serial, None)
-            case _:
+            case StartRank():
                 raise AssertionError("a rank is started once")
+            case _:
+                assert self._copies is not None, "all ranks keep copies, or none"
+                self._copies.follow(message)
+
+    def _computing(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._copies is None else self._copies.computing()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -17,17 +17,18 @@ import torch
 
 from multiflora_engine.core.rank_group import GroupBroken, RankGrid
 from multiflora_engine.core.shard import RankPlace
-from multiflora_engine.models.config import ModelConfig, ModelError
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.errors import ModelError
 from multiflora_engine.parallel.line import OtherRank, RankLine, RankLost
 from multiflora_engine.parallel.messages import StartRank, encode
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import EngineConfig, SizedConfig
 
 _COMMAND = (sys.executable, "-P", "-m", "multiflora_engine.process.rank")
 _END_SECONDS = 5.0
 
 CauseOfEnd = Callable[[], str]
-StartProcess = Callable[[Connection, Connection], CauseOfEnd]
-"""(its ends of the lines of steps and of adapters) -> what waits for its end; see `OtherRank`."""
+StartProcess = Callable[[Sequence[Connection]], CauseOfEnd]
+"""(its ends of the lines of steps, of adapters and of copies) -> what waits for its end; see `OtherRank`."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,6 @@ def check_ranks(config: EngineConfig, model: ModelConfig, device: torch.device) 
         "--pipeline-parallel-size": config.pipeline_parallel_size,
     }
     asked = " ".join(f"{flag} {size}" for flag, size in flags.items() if size > 1)
-    if config.kv_offload_bytes or config.kv_offload_dir:
-        raise ModelError(
-            f"{asked}: copies of KV blocks are kept by an engine of one rank only. Leave out --kv-offload-bytes, "
-            "--kv-offload-dir and --swap-space, or serve the model on one rank."
-        )
     if device.type == "cuda" and (device.index or 0) + config.num_ranks > (count := torch.cuda.device_count()):
         raise ModelError(
             f"{asked} takes a GPU for each of {config.num_ranks} ranks, and {count} can be used here. Choose less, or "
@@ -63,21 +59,18 @@ def check_ranks(config: EngineConfig, model: ModelConfig, device: torch.device) 
         )
 
 
-def start_process(steps: Connection, adapters: Connection) -> CauseOfEnd:
+def start_process(lines: Sequence[Connection]) -> CauseOfEnd:
     """A rank on this machine. It ends when its lines do."""
-    process = subprocess.Popen(
-        [*_COMMAND, str(steps.fileno()), str(adapters.fileno())],
-        stdin=subprocess.DEVNULL,
-        pass_fds=[steps.fileno(), adapters.fileno()],
-    )
-    steps.close()
-    adapters.close()
+    descriptors = [line.fileno() for line in lines]
+    process = subprocess.Popen([*_COMMAND, *map(str, descriptors)], stdin=subprocess.DEVNULL, pass_fds=descriptors)
+    for line in lines:
+        line.close()
     return lambda: _cause_of_end(process)
 
 
 @contextlib.contextmanager
 def started_ranks(
-    config: EngineConfig, device: torch.device, available: int | None, start: StartProcess
+    config: SizedConfig, device: torch.device, available: int | None, start: StartProcess
 ) -> Iterator[Ranks]:
     """All ranks but this one, which is the first; they end if the body raises. available: see `StartRank`. Raises
     RankLost when one ends meanwhile, ModelError where the operator can mend what ended it."""
@@ -102,8 +95,8 @@ def started_ranks(
 
 
 def _started(rank: int, start: StartProcess, message: StartRank) -> OtherRank:
-    (steps, their_steps), (adapters, their_adapters) = Pipe(), Pipe()
-    peer = OtherRank(rank, steps, adapters, start(their_steps, their_adapters))
+    (steps, adapters, copies), theirs = zip(Pipe(), Pipe(), Pipe(), strict=True)
+    peer = OtherRank(rank, steps, adapters, copies, start(theirs))
     peer.steps.send_bytes(encode(message))
     return peer
 

@@ -22,6 +22,7 @@ from multiflora_engine.execution.dummy_batch import Dummy
 from multiflora_engine.execution.executor import BegunStep, StepExecutor, StepResults
 from multiflora_engine.execution.runner import Feedback
 from multiflora_engine.execution.step_arrays import StepArrays
+from multiflora_engine.offload.offloading import Offloading
 from multiflora_engine.parallel.launch import Ranks
 from multiflora_engine.parallel.line import RankLine, RankLost
 from multiflora_engine.parallel.messages import (
@@ -34,6 +35,7 @@ from multiflora_engine.parallel.messages import (
     RunDummy,
     RunStep,
 )
+from multiflora_engine.parallel.shared_copies import SharedCopies
 from multiflora_engine.parallel.shared_loads import LoadPart, SharedLoads
 
 
@@ -55,6 +57,10 @@ class Leader:
         """This rank's device, and those of all others with it."""
         runner = own.runner.with_executor(LeadingExecutor(own.executor, self._line))
         return replace(own, runner=runner, dummy=LeadingDummyPass(own.dummy, self._line))
+
+    def copies(self, own: Offloading) -> SharedCopies:
+        """This rank's copies of KV blocks, and those of all others with them; all call this at once."""
+        return SharedCopies(own, self._line, sum(self.grid.values_of_all(own.block_bytes)))
 
     def check(self) -> None:
         """Raises RankLost when a rank has ended."""
@@ -133,7 +139,7 @@ class LeadingUpload(SlotUpload):
     """A copy that is complete when all ranks have made theirs."""
 
     def __init__(self, own: SlotUpload, line: RankLine) -> None:
-        super().__init__(own.slot, iter(()))
+        self.slot = own.slot
         self._own = own
         self._line = line
 

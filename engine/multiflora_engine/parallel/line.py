@@ -6,13 +6,14 @@ Knows bytes and who is at the other end; what messages mean, it does not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from multiflora_engine.core.step import DeviceLost
 from multiflora_engine.parallel.messages import (
     Agreed,
+    BlocksLoaded,
     FromAdapters,
     FromRank,
     RankFailed,
@@ -26,6 +27,7 @@ from multiflora_engine.parallel.messages import (
 
 _from_rank = decoder(FromRank)
 _from_adapters = decoder(FromAdapters)
+_blocks_loaded = decoder(BlocksLoaded)
 _LAST_WORDS_SECONDS = 1.0
 
 
@@ -46,6 +48,8 @@ class OtherRank:
     """What it does, in order; it says nothing but that it started, and last words."""
     adapters: Connection
     """What it brings to host memory meanwhile: each message is answered."""
+    copies: Connection
+    """What it has loaded of copies of KV blocks: it alone speaks."""
     cause_of_end: Callable[[], str]
     """Waits until its process has ended, for seconds at most, and says how."""
 
@@ -115,11 +119,26 @@ class RankLine:
                 raise self.loss(peer) from None
         return found
 
+    def blocks_loaded(self) -> Iterator[BlocksLoaded]:
+        """What they have loaded by now. Raises RankLost."""
+        for peer in self._peers:
+            while peer.copies.poll():
+                try:
+                    content = peer.copies.recv_bytes()
+                except (EOFError, OSError):
+                    raise self.loss(peer) from None
+                yield _blocks_loaded.decode(content)
+
+    @property
+    def num_others(self) -> int:
+        return len(self._peers)
+
     def close(self) -> None:
         """The other ranks end."""
         for peer in self._peers:
             peer.steps.close()
             peer.adapters.close()
+            peer.copies.close()
         for peer in self._peers:
             peer.cause_of_end()
 

@@ -7,14 +7,15 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from multiflora_engine.core.block_tiers import BlockChain
 from multiflora_engine.execution.step_arrays import StepArrays
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 
 
 class StartRank(msgspec.Struct, frozen=True, tag=True):
     """The first message to a rank's process."""
 
-    config: EngineConfig
+    config: SizedConfig
     rank: int
     meeting: str
     """The file by which the ranks find each other."""
@@ -75,6 +76,53 @@ class ForgetAdapter(msgspec.Struct, frozen=True, tag=True):
     serial: int
 
 
+class KeepBlocks(msgspec.Struct, frozen=True, tag=True):
+    """They are published: see `BlockTiers.keep`. chain: the part of it that is needed."""
+
+    chain: BlockChain
+    numbers: list[int]
+    block_ids: list[int]
+    are_hits: bool
+
+
+class GiveUpBlocks(msgspec.Struct, frozen=True, tag=True):
+    """What follows may write them."""
+
+    block_ids: list[int]
+
+
+class LoadBlocks(msgspec.Struct, frozen=True, tag=True):
+    """See `BlockTiers.load`; answered by BlocksLoaded."""
+
+    serial: int
+    hashes: list[bytes]
+    block_ids: list[int]
+    share: float
+
+
+class StopLoad(msgspec.Struct, frozen=True, tag=True):
+    """No sequence waits for it any more."""
+
+    serial: int
+
+
+class DropBlocks(msgspec.Struct, frozen=True, tag=True):
+    """See `BlockTiers.drop`."""
+
+    hashes: list[bytes]
+
+
+class ClearBlocks(msgspec.Struct, frozen=True, tag=True):
+    """All copies."""
+
+
+class BlocksLoaded(msgspec.Struct, frozen=True, tag=True):
+    """A load has ended. count: of its blocks, those from the first one on that this rank has."""
+
+    serial: int
+    count: int
+
+
 class Started(msgspec.Struct, frozen=True, tag=True):
     """The rank's process is there, and goes on to join the group."""
 
@@ -111,6 +159,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+ToCopies = KeepBlocks | GiveUpBlocks | LoadBlocks | StopLoad | DropBlocks | ClearBlocks
 ToRank = (
     StartRank
     | RunStep
@@ -122,6 +171,7 @@ ToRank = (
     | AttachAdapter
     | RemoveAdapter
     | ForgetAdapter
+    | ToCopies
 )
 FromRank = Started | RankFailed
 ToAdapters = LoadAdapter | Agreed | Refused
@@ -130,12 +180,12 @@ FromAdapters = Agreed | Refused
 Kind = TypeVar("Kind")
 
 
-def encode(message: ToRank | FromRank | ToAdapters | FromAdapters) -> bytes:
+def encode(message: ToRank | FromRank | ToAdapters | FromAdapters | BlocksLoaded) -> bytes:
     return _encoder.encode(message)
 
 
 def decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    """Of one of the unions above."""
+    """Of one of the unions above, or of a single message."""
     return msgspec.msgpack.Decoder(kind, dec_hook=_decoded)
 
 

@@ -13,20 +13,23 @@ from zmq.utils.monitor import parse_monitor_message
 
 from multiflora_engine.protocol.lines import EngineAddress
 
-HEARTBEAT_MS = 500
-SILENCE_MS = 1500
-"""Both ends ask for a sign of life so often, and hold the line for cut so long after: ZeroMQ's own threads do, so that
-neither a long step nor a busy gateway looks like a cut. A host that vanishes is noticed within their sum."""
+_SIGNS = 4
+"""In the time after which a line is held for cut, the other end is asked for a sign of life so often."""
+_CONNECTING_MS = 3000
 _CUTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 
 
-def watch_line(socket: zmq.Socket[bytes]) -> None:
-    """A peer of which nothing is heard is cut off. For sockets of tcp, before they bind or connect."""
-    socket.heartbeat_ivl = HEARTBEAT_MS
-    socket.heartbeat_timeout = SILENCE_MS
-    socket.heartbeat_ttl = HEARTBEAT_MS + SILENCE_MS
-    socket.handshake_ivl = 2 * SILENCE_MS
-    socket.connect_timeout = 2 * SILENCE_MS
+def watch_line(socket: zmq.Socket[bytes], timeout: float) -> None:
+    """A peer of which nothing is heard for so many seconds is cut off. For sockets of tcp, before they bind or connect.
+
+    ZeroMQ's own threads ask and answer, so that neither a long step nor a busy gateway looks like a cut.
+    """
+    milliseconds = round(timeout * 1000)
+    socket.heartbeat_ivl = milliseconds // _SIGNS
+    socket.heartbeat_timeout = milliseconds - socket.heartbeat_ivl
+    socket.heartbeat_ttl = milliseconds
+    socket.handshake_ivl = _CONNECTING_MS
+    socket.connect_timeout = _CONNECTING_MS
 
 
 class EngineLine:
@@ -54,7 +57,7 @@ class EngineLine:
         self._loop.add_reader(self._socket.fileno(), on_frames)
 
     def _connect_safely(self, address: EngineAddress) -> None:
-        watch_line(self._socket)
+        watch_line(self._socket, address.timeout)
         self._socket.ipv6 = "[" in address.endpoint
         self._socket.curve_serverkey = address.engine_key.encode()
         self._socket.curve_publickey = address.public_key.encode()

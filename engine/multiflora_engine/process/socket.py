@@ -68,7 +68,7 @@ class EngineSocket:
         self._authenticator.configure_curve_callback(_GATEWAYS, _OneKey(where.gateway_key.encode()))
         line = self._new_line()
         self._lines.append(line)
-        watch_line(line)
+        watch_line(line, where.timeout)
         line.ipv6 = "[" in where.endpoint
         line.curve_server = True
         line.curve_secretkey = where.secret_key.encode()

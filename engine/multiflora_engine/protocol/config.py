@@ -55,8 +55,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     # Tokens of a KV block.
     block_size: int = 16
-    # The share of a GPU's memory to use, above 0 and at most 1.
-    gpu_memory_utilization: float = 0.9
+    # The share of a GPU's memory to use, above 0 and at most 1; None: by how much it has.
+    gpu_memory_utilization: float | None = None
     # Bytes for KV blocks; None sizes them from the device (GPU) or a share of host memory (CPU).
     kv_cache_memory: int | None = None
     # Bytes of host memory, and a folder and bytes of it, for copies of KV blocks; None: none are kept there.
@@ -65,10 +65,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_offload_disk_bytes: int = 10 << 30
     # On a GPU, run decode steps kernel by kernel instead of as CUDA graphs.
     enforce_eager: bool = False
-    # Sequences that run at the same time.
-    max_num_seqs: int = 64
-    # The token budget of one step.
-    max_num_batched_tokens: int = 2048
+    # Sequences that run at the same time; None: by the device's memory and the model.
+    max_num_seqs: int | None = None
+    # The token budget of one step; None: by the device's memory and the model.
+    max_num_batched_tokens: int | None = None
     # Sequences that may queue before new requests are refused.
     max_waiting: int = 1024
     enable_prefix_caching: bool = True
@@ -133,5 +133,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"alora_fallback must be error or base, got {self.alora_fallback!r}")
         if not self.adapter_timeout > 0:
             raise ValueError(f"adapter_timeout must be above 0, got {self.adapter_timeout}")
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise ValueError(f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}")
+        share = self.gpu_memory_utilization
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"gpu_memory_utilization must be above 0 and at most 1, got {share}")
+
+
+class SizedConfig(EngineConfig, frozen=True, kw_only=True):
+    """A configuration whose steps have sizes, by default a CPU's. `sized` fills it for the device, the share of its
+    memory, too, where that is a GPU."""
+
+    max_num_seqs: int = 64
+    # At least max_num_seqs, so that every decode fits.
+    max_num_batched_tokens: int = 2048

@@ -19,6 +19,8 @@ class Listen(msgspec.Struct, frozen=True):
     secret_key: str
     # The public key of gateways: of peers with another one nothing is heard.
     gateway_key: str
+    # Seconds of silence after which a line is held for cut; of both ends' the shorter one counts.
+    timeout: float
 
 
 class EngineAddress(msgspec.Struct, frozen=True):
@@ -30,6 +32,8 @@ class EngineAddress(msgspec.Struct, frozen=True):
     # The gateway's own.
     public_key: str
     secret_key: str
+    # See Listen.
+    timeout: float
 
 
 class EngineStart(msgspec.Struct, frozen=True):

@@ -194,6 +194,12 @@ class Ready(msgspec.Struct, frozen=True):
     base_digest: str = ""
     # Where some layers are computed after others by other ranks: of each part, in the layers' order; else of the one.
     stages: tuple[StageMemory, ...] = ()
+    # The token budget of one step.
+    max_num_batched_tokens: int = 2048
+    # The share of a GPU's memory that it uses; None on a CPU.
+    gpu_memory_utilization: float | None = None
+    # Steps are CUDA graphs, as far as their sizes have one.
+    has_graphs: bool = False
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.rank import follow
 
 
-def start_thread(steps: Connection, adapters: Connection) -> Callable[[], str]:
+def start_thread(lines: Sequence[Connection]) -> Callable[[], str]:
     """A `StartProcess`."""
     ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(follow(steps, adapters)), daemon=True)
+    thread = threading.Thread(target=lambda: ended.append(follow(*lines)), daemon=True)
     thread.start()
 
     def cause_of_end() -> str:

@@ -22,8 +22,8 @@ from multiflora_engine.parallel.messages import (
 @pytest.fixture
 def ends() -> tuple[RankLine, Connection]:
     """The first rank's, and the other's end of the line of steps."""
-    (steps, theirs), (adapters, _) = Pipe(), Pipe()
-    return RankLine([OtherRank(1, steps, adapters, lambda: "killed by SIGKILL")]), theirs
+    (steps, theirs), (adapters, _), (copies, _) = Pipe(), Pipe(), Pipe()
+    return RankLine([OtherRank(1, steps, adapters, copies, lambda: "killed by SIGKILL")]), theirs
 
 
 def test_messages_arrive_in_order(ends: tuple[RankLine, Connection]) -> None:

@@ -172,11 +172,6 @@ def test_what_goes_wrong_on_the_first_rank_alone_is_its_requests_own(
     built.check_ranks()
 
 
-def test_copies_of_blocks_are_refused(folder: Path, start_engine: Any) -> None:
-    with pytest.raises(ModelError, match="Leave out --kv-offload-bytes"):
-        start_engine(folder, tensor_parallel_size=2, kv_offload_bytes=1 << 20)
-
-
 def test_at_two_ranks_adapters_take_less_than_70_percent_on_each() -> None:
     """Of Llama-3.1-8B's shapes, all linears touched: each rank has all of A or of B, and half of the other."""
     whole = replace(CONFIG, hidden_size=4096, intermediate_size=14336, num_heads=32, num_kv_heads=8, head_dim=128)

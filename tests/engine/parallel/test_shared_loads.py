@@ -57,8 +57,11 @@ class Group:
         self.others = [LoadFollower(load, theirs, zero) for load, (_, theirs) in zip(loaders, pairs, strict=True)]
         for other in self.others:
             threading.Thread(target=other.run, daemon=True).start()
-        steps = [Pipe()[0] for _ in pairs]
-        ranks = [OtherRank(1 + i, steps[i], ours, lambda: "ended") for i, (ours, _) in enumerate(pairs)]
+        rest = [(Pipe()[0], Pipe()[0]) for _ in pairs]
+        ranks = [
+            OtherRank(1 + i, steps, ours, copies, lambda: "ended")
+            for i, ((ours, _), (steps, copies)) in enumerate(zip(pairs, rest, strict=True))
+        ]
         self.line = RankLine(ranks)
         self.load = SharedLoads(by_digest(first), self.line)
 

@@ -37,9 +37,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def address(port: int, keys: tuple[bytes, bytes] = GATEWAYS, engine: bytes = ENGINE[0]) -> EngineAddress:
+def address(
+    port: int, keys: tuple[bytes, bytes] = GATEWAYS, engine: bytes = ENGINE[0], timeout: float = 300.0
+) -> EngineAddress:
     public, secret = (key.decode() for key in keys)
-    return EngineAddress(f"tcp://127.0.0.1:{port}", engine.decode(), public, secret)
+    return EngineAddress(f"tcp://127.0.0.1:{port}", engine.decode(), public, secret, timeout)
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Far:
 @pytest.fixture
 async def far() -> AsyncIterator[Far]:
     port = free_port()
-    listen = Listen(f"tcp://127.0.0.1:{port}", ENGINE[1].decode(), GATEWAYS[0].decode())
+    listen = Listen(f"tcp://127.0.0.1:{port}", ENGINE[1].decode(), GATEWAYS[0].decode(), 300.0)
     supervisor = EngineSupervisor(
         EngineConfig(model_path="fine", artifact_root=""),
         patience=Patience(silence=60.0, loading=60.0, backoff=0.05),
@@ -159,16 +161,20 @@ async def test_strangers_are_not_heard_and_an_engine_without_the_key_is_not_beli
 
 
 async def test_a_cut_line_is_noticed_and_nothing_that_passed_it_could_be_read(far: Far) -> None:
-    cuts: list[float] = []
-    loop = asyncio.get_running_loop()
-    async with cable_to(far.port) as cable, gateway(address(cable.port), lambda: cuts.append(loop.time())) as client:
+    """It is noticed after the time that it is told to be, and by nothing else: who is told to wait longer does."""
+    cuts: list[str] = []
+    async with (
+        cable_to(far.port) as cable,
+        gateway(address(cable.port, timeout=2.0), lambda: cuts.append("soon")) as client,
+        gateway(address(cable.port, timeout=300.0), lambda: cuts.append("late")) as patient,
+    ):
+        await until(lambda: patient.ready is not None)
         await until(lambda: client.ready is not None)
         stream = client.generate(request("secret-id", 100_000, prompt=TOKEN))
         await anext(stream)
         cable.cut()
-        began = loop.time()
         await until(lambda: bool(cuts))
-        assert cuts[0] - began < 30, "it is noticed by itself; a loaded machine takes longer than the two seconds"
+        assert cuts == ["soon"]
         client.disconnect(OVER)
         assert stream.has_failed
         cable.heal()
@@ -190,7 +196,7 @@ async def test_an_address_that_is_taken_is_the_operators_to_mend() -> None:
         supervisor = EngineSupervisor(
             EngineConfig(model_path="fine", artifact_root=""),
             command=(sys.executable, FAKE),
-            listen=Listen(endpoint, ENGINE[1].decode(), GATEWAYS[0].decode()),
+            listen=Listen(endpoint, ENGINE[1].decode(), GATEWAYS[0].decode(), 300.0),
         )
         await supervisor.start()
         with pytest.raises(EngineFailed, match=endpoint) as failed:

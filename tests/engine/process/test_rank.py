@@ -12,7 +12,7 @@ from multiflora_engine.core.rank_group import GroupBroken
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.parallel.messages import FromRank, RankFailed, Started, StartRank, decoder, encode
 from multiflora_engine.process import rank
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.config import SizedConfig
 
 
 class Failing:
@@ -34,7 +34,7 @@ class Process:
         self.line, theirs = Pipe()
         self._thread = threading.Thread(target=self._run, args=(theirs, Pipe()[0]), daemon=True)
         self._thread.start()
-        self.line.send_bytes(encode(StartRank(EngineConfig(model_path="", artifact_root=""), 1, "", None)))
+        self.line.send_bytes(encode(StartRank(SizedConfig(model_path="", artifact_root=""), 1, "", None)))
         assert self.heard() == Started()
 
     def heard(self) -> object:
