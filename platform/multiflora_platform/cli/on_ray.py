@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multiflora_platform.cli.serve import ended_by_sigterm
 from multiflora_platform.cli.terminal.output import add_output_flag, emit
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, default_data_dir
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from multiflora_platform.on_ray.node import LocalNode
-    from multiflora_platform.on_ray.status import RayGroup
 
 _NEEDED = ("ray", "psutil")
 _COLUMNS = {
@@ -40,11 +40,23 @@ def add_parser(commands: Any) -> None:
     deploying = _command(group, "deploy", deploy, "start, change or end groups of engines, as a file says")
     deploying.add_argument("config", type=Path, metavar="CONFIG", help="YAML file with `groups:`")
     deploying.add_argument("--wait", type=float, default=900.0, metavar="SECONDS", help="for engines; default 900")
+    deploying.add_argument(
+        "--watch", action="store_true", help="stay, and deploy again when the file changes or the cluster begins anew"
+    )
     status = _command(group, "status", show, "nodes, groups and engines")
     status.add_argument(
         "--database-url", metavar="URL", help=f"of the engines; default {_DATABASE}, or the deployed one"
     )
     add_output_flag(status)
+    for parser in (deploying, status):
+        _add_reach(parser)
+
+
+def _add_reach(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="of a cluster that another program runs here; default `ray up`'s"
+    )
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="that cluster's token")
 
 
 def _add_up(group: Any) -> None:
@@ -111,27 +123,23 @@ def down(arguments: argparse.Namespace) -> int:
 
 def deploy(arguments: argparse.Namespace) -> int:
     node = _node(arguments)
-    from multiflora_platform.on_ray.applications import application_of
+    from multiflora_platform.on_ray import deploying
     from multiflora_platform.on_ray.deploy_file import read_deploy_file
 
     groups = read_deploy_file(arguments.config)
-    with _cluster(node) as cluster:
-        cluster.deploy([application_of(group, cluster.total_gpus()) for group in groups])
-        node.note_databases([url for group in groups if (url := group.settings.database_url) is not None])
-        cluster.wait_deployed(
-            [group.name for group in groups], arguments.wait, lambda group: print(_line(group), flush=True)
-        )
+    with ended_by_sigterm(), _cluster(node, arguments.address, arguments.token_file) as cluster:
+        if arguments.address is None:
+            node.note_databases([url for group in groups if (url := group.settings.database_url) is not None])
+        if arguments.watch:
+            deploying.keep_deployed(cluster, arguments.config, arguments.wait)
+        else:
+            deploying.deploy(cluster, groups, arguments.wait)
     return ExitCode.OK
-
-
-def _line(group: RayGroup) -> str:
-    counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(group.replicas.items()))
-    return f"{group.name}: {group.state.lower()} ({counts or 'no engines'})"
 
 
 def show(arguments: argparse.Namespace) -> int:
     node = _node(arguments)
-    with _cluster(node) as cluster:
+    with _cluster(node, arguments.address, arguments.token_file) as cluster:
         nodes, groups = cluster.nodes(), cluster.groups()
     from multiflora_platform.on_ray.status import engines_of
 
@@ -154,15 +162,26 @@ def _node(arguments: argparse.Namespace) -> LocalNode:
 
 
 @contextmanager
-def _cluster(node: LocalNode) -> Iterator[ModuleType]:
-    """That of the node that runs here. Raises CommandError where none does."""
-    state = node.require_running()
-    environment = node.environment(state.host)
+def _cluster(node: LocalNode, address: str | None = None, token_file: Path | None = None) -> Iterator[ModuleType]:
+    """That of the node that `ray up` started here or, with its address and token, one that another program runs.
+
+    Raises ConfigurationError, or CommandError where none answers.
+    """
+    from multiflora_platform.on_ray.reach import ray_environment, wait_for_answer
+
+    if address is None:
+        state = node.require_running()
+        address, host, token_file = state.address, state.host, node.token_file
+    elif token_file is None:
+        raise ConfigurationError("--address needs --token-file, a file with the token of that cluster")
+    else:
+        host = wait_for_answer(address)
+    environment = ray_environment(host, token_file)
     os.environ.clear()  # Ray reads it as it is imported
     os.environ.update(environment)
     from multiflora_platform.on_ray import cluster
 
-    with cluster.connected(state.address):
+    with cluster.connected(address):
         yield cluster
 
 

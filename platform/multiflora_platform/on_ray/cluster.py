@@ -1,6 +1,6 @@
 """The only module that imports Ray: connections to a cluster, applications of Ray Serve, what a cluster says of itself.
 
-Whoever imports it has set Ray's variables before; see node.ray_variables.
+Whoever imports it has set Ray's variables before; see reach.ray_variables.
 """
 
 from __future__ import annotations
@@ -61,12 +61,15 @@ def connected(address: str) -> Iterator[None]:
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, namespace="serve")
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        cause = str(error).strip().partition("\n")[0]
-        raise CommandError(f"no Ray cluster answers at {address}: {cause}", ExitCode.UNREACHABLE) from None
+        raise _unreachable(f"no Ray cluster answers at {address}", error) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _unreachable(what: str, error: Exception) -> CommandError:
+    return CommandError(f"{what}: {str(error).strip().partition(chr(10))[0]}", ExitCode.UNREACHABLE)
 
 
 def total_gpus() -> float:
@@ -107,8 +110,13 @@ def wait_deployed(names: Sequence[str], timeout: float, tell: Callable[[RayGroup
 
 
 def groups() -> Sequence[RayGroup]:
+    """Raises CommandError where the cluster cannot be asked."""
+    try:
+        applications = serve.status().applications
+    except (RayError, RayServeException) as error:
+        raise _unreachable("Ray Serve does not answer", error) from None
     found = []
-    for name, status in serve.status().applications.items():
+    for name, status in applications.items():
         deployment = status.deployments.get(DEPLOYMENT)
         replicas = {str(state): count for state, count in (deployment.replica_states if deployment else {}).items()}
         message = _cause(deployment.message if deployment and deployment.message else status.message)

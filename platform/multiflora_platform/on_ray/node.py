@@ -22,6 +22,7 @@ import msgspec
 import psutil
 
 from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.on_ray.reach import LOOPBACK, ray_environment
 from multiflora_platform.settings import ConfigurationError
 from multiflora_platform.storage.connections import private_folder
 
@@ -30,9 +31,6 @@ _MARK = "MULTIFLORA_RAY_FOLDER"
 _INSIDE = "r"
 """Of a node's folder, which is its owner's alone: what Ray is given, which it opens to everybody."""
 _ADDRESS_FILE = f"{_INSIDE}/ray_current_cluster"
-_OF_ANOTHER_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN"})
-_LOOPBACK = "127.0.0.1"
-"""Of addresses of loopback the only one that Ray keeps to."""
 _PORT = 6379
 _START_SECONDS = 120.0
 _END_SECONDS = 45.0
@@ -99,11 +97,6 @@ class LocalNode:
         except FileNotFoundError:
             return None
 
-    def environment(self, host: str) -> dict[str, str]:
-        """Of what has to do with a node of this address: ours, without what another cluster has left in it."""
-        inherited = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_CLUSTER}
-        return {**inherited, **ray_variables(host, self.token_file)}
-
     def databases(self) -> list[str]:
         """URLs of those that engines deployed from here are listed in."""
         try:
@@ -131,7 +124,7 @@ class LocalNode:
         self._keep_token(token_file, joins=plan.join is not None)
         folder = _short_folder()
         try:
-            state = _started(plan, folder, {**self.environment(plan.host), _MARK: str(folder)})
+            state = _started(plan, folder, {**ray_environment(plan.host, self.token_file), _MARK: str(folder)})
         except BaseException:
             end_all(_marked(str(folder)))
             shutil.rmtree(folder, ignore_errors=True)
@@ -175,23 +168,9 @@ class LocalNode:
             file.write(content)
 
 
-def ray_variables(host: str, token_file: Path) -> dict[str, str]:
-    """What Ray reads of its environment, in each process that has to do with the node: a token is asked for, loopback
-    stays loopback, and nothing is told to Ray's makers."""
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Without a cluster, Ray binds to loopback alone; with one it listens on all interfaces, whatever the address.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if host == _LOOPBACK else "1",
-        # Decisions about the number of engines wait for less.
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
-    }
-
-
 def default_port(host: str) -> int:
     """Of a cluster that begins at this address: others have to be told it, or nobody; 0: any that is free."""
-    return 0 if host == _LOOPBACK else _PORT
+    return 0 if host == LOOPBACK else _PORT
 
 
 def end_all(processes: set[psutil.Process]) -> None:
@@ -244,7 +223,7 @@ def _require_address(plan: NodePlan) -> None:
         is_one = not ipaddress.ip_address(plan.host).is_unspecified
     except ValueError:
         is_one = False
-    if not is_one or (plan.join is not None and plan.host == _LOOPBACK):
+    if not is_one or (plan.join is not None and plan.host == LOOPBACK):
         raise ConfigurationError(f"--host {plan.host}: give the address of this machine that other nodes reach")
 
 

@@ -34,3 +34,11 @@ def test_without_a_node_a_line_says_how_to_start_one(
     assert "max_num_seq" in capsys.readouterr().err
     assert main(["ray", "down"]) == 0
     assert capsys.readouterr().out == "No Ray node runs here.\n"
+
+
+def test_a_cluster_of_another_program_is_reached_by_its_address_and_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(on_ray, "find_spec", lambda name: object())
+    assert main(["ray", "status", "--address", "10.0.0.5:6379"]) == 3
+    assert "--address needs --token-file" in capsys.readouterr().err

@@ -31,6 +31,21 @@ app.kubernetes.io/name: {{ .Chart.Name }}-engine
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* With a name that the operator leaves as it is for what it makes. */}}
+{{- define "multiflora.rayName" -}}
+{{ include "multiflora.name" . | trunc 46 | trimSuffix "-" }}-ray
+{{- end }}
+
+{{/* "true" where engines have pods of their own, and those of the Deployment are gateways. */}}
+{{- define "multiflora.isGateway" -}}
+{{- if and .Values.engines.enabled .Values.ray.enabled }}
+{{- fail "Engines are started by Kubernetes or by Ray: set engines.enabled or ray.enabled, not both." }}
+{{- end }}
+{{- if or .Values.engines.enabled .Values.ray.enabled -}}
+true
+{{- end }}
+{{- end }}
+
 {{/* "true" where each pod has a data folder of its own; fails where it could not know the others' keys. */}}
 {{- define "multiflora.ownFolders" -}}
 {{- if and .Values.artifactStore.url .Values.database.existingSecret }}
@@ -43,7 +58,7 @@ true
 
 {{/* "true" where more than one server may run at a time; fails where they could not share what they must. */}}
 {{- define "multiflora.several" -}}
-{{- if or (gt (int .Values.replicaCount) 1) (and .Values.autoscaling.enabled (not .Values.engines.enabled)) }}
+{{- if or (gt (int .Values.replicaCount) 1) (and .Values.autoscaling.enabled (not (include "multiflora.isGateway" .))) }}
 {{- if not .Values.database.existingSecret }}
 {{- fail "Several pods need PostgreSQL: set database.existingSecret, or replicaCount=1 without autoscaling." }}
 {{- end }}
@@ -61,6 +76,9 @@ true
 {{- end }}
 {{- if not .Values.secret.existingSecret }}
 {{- fail "Engines in pods of their own know gateways by a secret: set secret.existingSecret." }}
+{{- end }}
+{{- if and .Values.ray.enabled .Values.autoscaling.enabled }}
+{{- fail "Ray itself runs as many engines as the load wants: give min_replicas and max_replicas in ray.groups, and no autoscaling." }}
 {{- end }}
 {{- end }}
 
@@ -137,12 +155,16 @@ true
 {{- end }}
 {{- end }}
 
-{{/* Of every pod. */}}
+{{/* Of every pod that asks nothing of Kubernetes. */}}
 {{- define "multiflora.podSpec" -}}
 automountServiceAccountToken: false
 {{- with .Values.serviceAccountName }}
 serviceAccountName: {{ . }}
 {{- end }}
+{{ include "multiflora.anyPodSpec" . }}
+{{- end }}
+
+{{- define "multiflora.anyPodSpec" -}}
 # Or a service of the name "multiflora" would set MULTIFLORA_PORT to what is no port.
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ add .Values.drainSeconds 30 }}
@@ -233,4 +255,73 @@ resources:
   mountPath: /data
 - name: tmp
   mountPath: /tmp
+{{- end }}
+
+{{/* Settings of all groups of Ray's. Engines take a device by what their pods are given, not by what has come so far. */}}
+{{- define "multiflora.raySettings" -}}
+{{- $own := dict "device" (ternary "cuda" "cpu" (gt (int .Values.gpus) 0)) "drain_timeout" .Values.drainSeconds }}
+{{- if .Values.model }}{{ $own = set $own "model" .Values.model }}{{ end }}
+{{- toYaml (merge (dict) .Values.ray.settings (set $own "ports" .Values.ray.ports)) }}
+{{- end }}
+
+{{/* What `multiflora ray deploy` reads. */}}
+{{- define "multiflora.deployFile" -}}
+{{ include "multiflora.raySettings" . }}
+groups:
+{{ toYaml .Values.ray.groups }}
+{{- end }}
+
+{{/* What gateways must have as the engines of the first group have it; the models of other groups beside it. */}}
+{{- define "multiflora.gatewayFile" -}}
+{{- $common := fromYaml (include "multiflora.raySettings" .) }}
+{{- $ofEngines := list "device" "replicas" "min_replicas" "max_replicas" "up_after" "down_after" "cpus" "gpus" "resources" "ports" "surge" }}
+{{- $further := list }}
+{{- range rest .Values.ray.groups }}
+{{- $further = append $further (dict "name" .group "source" (.model | default $common.model)) }}
+{{- end }}
+{{- $settings := merge (dict) (first .Values.ray.groups) $common }}
+{{- range $ofEngines }}{{ $settings = omit $settings . }}{{ end }}
+{{- toYaml (set $settings "models" $further) }}
+{{- end }}
+
+{{/* Of the pods of Ray's nodes, whose user the image says. */}}
+{{- define "multiflora.rayContainer" -}}
+image: {{ include "multiflora.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+env:
+  # An operator that knows no tokens starts nothing, rather than a cluster for everybody.
+  - name: RAY_AUTH_MODE
+    value: token
+  - name: RAY_USAGE_STATS_ENABLED
+    value: "0"
+  - name: RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S
+    value: "2"
+  {{- include "multiflora.databaseVariable" . | trim | nindent 2 }}
+  {{- include "multiflora.secretVariable" . | trim | nindent 2 }}
+  {{- with .Values.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+securityContext: {{- include "multiflora.containerSecurity" . | nindent 2 }}
+volumeMounts:
+  {{- include "multiflora.rayMounts" . | nindent 2 }}
+  {{- include "multiflora.secretMount" . | trim | nindent 2 }}
+{{- end }}
+
+{{/* What a node and programs beside it share. */}}
+{{- define "multiflora.rayMounts" -}}
+{{ include "multiflora.mounts" . }}
+- name: ray-logs
+  mountPath: /tmp/ray
+- name: shm
+  mountPath: /dev/shm
+{{- end }}
+
+{{- define "multiflora.rayVolumes" -}}
+- name: tmp
+  emptyDir: {}
+# By this name the operator gives it to the autoscaler, too.
+- name: ray-logs
+  emptyDir: {}
+{{ include "multiflora.sharedMemoryVolume" . }}
+{{ include "multiflora.secretVolume" . | trim }}
 {{- end }}
