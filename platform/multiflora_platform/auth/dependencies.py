@@ -34,7 +34,7 @@ async def require_key(request: Request) -> Principal:
     if principal.policy.disabled:
         raise Forbidden("The tenant is disabled.")
     needed = scope_of(request.method, request.url.path)
-    if principal.scopes is not None and needed not in principal.scopes:
+    if principal.scopes is not None and needed is not None and needed not in principal.scopes:
         raise Forbidden(f"This key's scopes do not include {needed!r}.")
     return principal
 

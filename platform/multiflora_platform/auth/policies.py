@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from typing import Literal
 
 PriorityClass = Literal["high", "normal", "low"]
@@ -50,7 +52,13 @@ class Policy:
         return any(limit is not None for limit in limits)
 
     def allows(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self.allowed_adapters)
+        return bool(self.allowed_adapters) and _compiled(self.allowed_adapters).match(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """All in one: a list of 10,000 adapters asks for each of them."""
+    return re.compile("|".join(map(translate, patterns)))
 
 
 UNLIMITED = Policy()

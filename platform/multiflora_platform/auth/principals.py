@@ -25,6 +25,19 @@ class Person(msgspec.Struct, frozen=True):
     name: str
     # As the provider knows them, for ever.
     subject: str
+    # The sign-in at the provider, as that names it; None: it names none.
+    sign_in: str | None = None
+    # When the provider issued the token that let them in; Unix seconds.
+    issued_at: int = 0
+
+
+class EndedSignIn(msgspec.Struct, frozen=True):
+    """What a provider says is over: one sign-in, or, without that, all of a person."""
+
+    subject: str | None
+    sign_in: str | None
+    # When the provider said so; Unix seconds.
+    at: int
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,18 @@ from typing import Literal, get_args
 Scope = Literal["inference", "registry:read", "registry:write", "usage:read", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _API = "/api/v1/"
+# Says that something has changed, and not what.
+_LIVE = "/api/v1/live"
 _EXPLAIN = "/api/v1/cache:explain"
 _DRIFT = "/api/v1/cache/drift"
 _LIMITS = re.compile(r"/api/v1/tenants/[^/]+/limits")
 _READS = ("GET", "HEAD")
 
 
-def scope_of(method: str, path: str) -> Scope:
-    """The scope that a request needs. What is not known to be harmless needs `admin`."""
+def scope_of(method: str, path: str) -> Scope | None:
+    """The scope that a request needs; None: any key will do. What is not known to be harmless needs `admin`."""
+    if path == _LIVE:
+        return None
     if path.startswith(_API):
         kind = path[len(_API) :].partition("/")[0].partition(":")[0]
         if kind in ("adapters", "versions", "jobs"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime
@@ -78,10 +79,17 @@ class UsageFilter:
 
 
 class AdapterRequests(NamedTuple):
-    """What one adapter was asked since some day."""
+    """What one adapter was asked since some day. by_day: of days (UTC) that had requests, at least one."""
 
-    requests: int
-    last_day: str  # UTC, the last with requests
+    by_day: dict[str, int]
+
+    @property
+    def requests(self) -> int:
+        return sum(self.by_day.values())
+
+    @property
+    def last_day(self) -> str:
+        return max(self.by_day)
 
 
 class UsageLedger:
@@ -188,20 +196,19 @@ class UsageLedger:
         nothing, so that it can be asked every few seconds. Raises Unavailable."""
         row = DailyUsageRow
         query = (
-            select(row.adapter, func.sum(row.requests), func.max(row.day))
+            select(row.adapter, row.day, func.sum(row.requests))
             .where(row.day >= since.isoformat(), row.requests > 0)
-            .group_by(row.adapter)
+            .group_by(row.adapter, row.day)
         )
+        found: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
         async with self._lock:  # between writes: what is being written is neither pending nor read
             async with self._database.read() as session:
-                rows = await session.execute(query)
-                found = {adapter or None: AdapterRequests(int(total), day) for adapter, total, day in rows}
+                for adapter, day, total in await session.execute(query):
+                    found[adapter or None][day] += int(total)
             for (day, _, adapter), counts in self._pending.items():
                 if counts.requests and day >= since.isoformat():
-                    known = found.get(adapter or None, AdapterRequests(0, ""))
-                    total = known.requests + counts.requests
-                    found[adapter or None] = AdapterRequests(total, max(known.last_day, day))
-        return found
+                    found[adapter or None][day] += counts.requests
+        return {adapter: AdapterRequests(dict(by_day)) for adapter, by_day in found.items()}
 
     def _today(self) -> str:
         now = time.time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,8 @@ from multiflora_platform.storage.tables import AuditRow, EventRow
 
 KEEPALIVE_SECONDS = 15.0
 _BATCH = 500
+# Events among which the newest of some types are looked for.
+_LOOKED_BACK = 20_000
 
 
 class Feed:
@@ -27,16 +29,16 @@ class Feed:
         """Events with id > cursor, oldest first."""
         query = select(EventRow).where(EventRow.id > cursor).order_by(EventRow.id).limit(limit)
         async with self._database.read() as session:
-            return [
-                {
-                    "id": row.id,
-                    "type": row.type,
-                    "adapter": row.adapter,
-                    "at": row.at.isoformat(),
-                    "payload": row.payload,
-                }
-                for row in await session.scalars(query)
-            ]
+            return [_shown(row) for row in await session.scalars(query)]
+
+    async def newest(self, limit: int, types: Sequence[str]) -> list[dict[str, Any]]:
+        """The last events of these types (none: of all), newest first; those of long ago are not looked for."""
+        async with self._database.read() as session:
+            last = await session.scalar(select(func.max(EventRow.id))) or 0
+            query = select(EventRow).where(EventRow.id > last - _LOOKED_BACK)
+            if types:
+                query = query.where(EventRow.type.in_(types))
+            return [_shown(row) for row in await session.scalars(query.order_by(EventRow.id.desc()).limit(limit))]
 
     async def follow(self, cursor: int) -> AsyncIterator[bytes]:
         """Frames of text/event-stream after the cursor, as long as the server runs; a comment when nothing happens."""
@@ -54,6 +56,16 @@ class Feed:
     def stop(self) -> None:
         self._stopped = True
         self._database.begin(self._database.wake())
+
+
+def _shown(row: EventRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "type": row.type,
+        "adapter": row.adapter,
+        "at": row.at.isoformat(),
+        "payload": row.payload,
+    }
 
 
 async def audit_page(database: Database, before: int, limit: int, adapter: str | None = None) -> list[dict[str, Any]]:

@@ -1,30 +1,38 @@
-"""/ui/oidc: to the sign-in provider and back. It ends, as a sign-in with a key does, with the session's cookie.
+"""/ui/oidc: to the sign-in provider and back, and what the provider itself tells: which sign-ins are over.
+
+A sign-in ends, as one with a key does, with the session's cookie.
 
 What a browser is sent back to is an address of this UI, or of the provider by its own document; a client names neither.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from multiflora_platform.auth.dependencies import keys_of
-from multiflora_platform.auth.oidc.attempts import CALLBACK, PATIENCE_SECONDS
-from multiflora_platform.auth.oidc.refusals import SignInRefused
+from multiflora_platform.auth.oidc.attempts import BACK_CHANNEL, CALLBACK, PATIENCE_SECONDS
+from multiflora_platform.auth.oidc.refusals import SignInRefused, ended_meanwhile
+from multiflora_platform.auth.sessions import SignInOver
 from multiflora_platform.ui.session_cookies import is_secure, keep_id_token, leave_refusal, set_session, site_of
+from multiflora_platform.web.json_bodies import read_limited
 from multiflora_platform.web.problems import Unavailable
 
 if TYPE_CHECKING:
     from multiflora_platform.auth.oidc.sign_on import SingleSignOn
 
+_log = logging.getLogger(__name__)
 router = APIRouter(include_in_schema=False)
 _PATH = "/ui/oidc"
 _OWN_PAGE = re.compile(r"/ui/(?!oidc)[A-Za-z0-9._~@%/-]*(\?[A-Za-z0-9._~@%/=&+,:-]*)?")
 _LONGEST = 1000
+_UNSTORED = {"Cache-Control": "no-store"}
 
 
 @router.get(_PATH)
@@ -61,6 +69,8 @@ async def finish(request: Request) -> Response:
         value = await sessions.open_for(done.person, done.ends_at)
     except SignInRefused as refused:
         return _refused(request, refused)
+    except SignInOver:
+        return _refused(request, ended_meanwhile())
     except Unavailable as error:
         return _refused(request, SignInRefused(f"{error.detail} Nobody was signed in."))
     response = _to(done.back)
@@ -70,6 +80,24 @@ async def finish(request: Request) -> Response:
         set_session(request, response, value, session)
         keep_id_token(request, response, done.id_token, session)
     return response
+
+
+@router.post(BACK_CHANNEL)
+async def end(request: Request) -> Response:
+    """The provider's own call (OpenID Connect Back-Channel Logout 1.0); its signature is all that lets it in. Raises
+    PayloadTooLarge, Unavailable."""
+    from multiflora_platform.auth.oidc.logout_tokens import LogoutRefused
+
+    sign_on = _sign_on(request)
+    form = parse_qs((await read_limited(request)).decode("ascii", "replace"))
+    try:
+        ended = await sign_on.ended(form.get("logout_token", [""])[0])
+    except LogoutRefused as refused:
+        _log.warning("a sign-out that the provider told was refused: %s", refused)
+        told = {"error": "invalid_request", "error_description": str(refused)}
+        return JSONResponse(told, 400, headers=_UNSTORED)
+    await keys_of(request).sessions.end(ended)
+    return Response(status_code=200, headers=_UNSTORED)
 
 
 def _sign_on(request: Request) -> SingleSignOn:
@@ -97,4 +125,4 @@ def _refused(request: Request, refused: SignInRefused) -> Response:
 
 
 def _to(url: str) -> Response:
-    return RedirectResponse(url, 303, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+    return RedirectResponse(url, 303, headers={**_UNSTORED, "Referrer-Policy": "no-referrer"})

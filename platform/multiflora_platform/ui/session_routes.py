@@ -114,6 +114,7 @@ def _shown(request: Request, principal: Principal, session: Session | None) -> d
         "expires_at": session.expires_at if session else None,
         "base_model": services.model.name,
         "max_model_len": services.max_model_len,
+        "max_lora_rank": services.settings.max_lora_rank,
         "version": request.app.version,
         "replicas": sum(len(group.engine.replicas) for group in services.groups) if principal.is_admin else None,
     }

@@ -92,9 +92,11 @@ async def test_requests_by_adapter_are_those_of_the_window_and_of_all_tenants(ho
     house.usage._pending.update(old)
     house.usage.row("a", "x").add(Counts(requests=4))
     today = date.fromisoformat(TODAY)
-    assert await house.usage.by_adapter(today) == {"x": (9, TODAY), None: (1, TODAY)}
-    everything = {"x": (59, TODAY), None: (1, TODAY), "old": (7, "2020-01-02")}
-    assert await house.usage.by_adapter(date(2020, 1, 1)) == everything
+    assert await house.usage.by_adapter(today) == {"x": ({TODAY: 9},), None: ({TODAY: 1},)}
+    everything = {"x": ({TODAY: 9, "2020-01-01": 50},), None: ({TODAY: 1},), "old": ({"2020-01-02": 7},)}
+    found = await house.usage.by_adapter(date(2020, 1, 1))
+    assert found == everything
+    assert (found["x"].requests, found["x"].last_day) == (59, TODAY)
     before = house.registry.database.commits
     await house.usage.by_adapter(today)
     assert house.registry.database.commits == before  # nothing is written to be read

@@ -1,41 +1,48 @@
-"""A certified provider in a process of its own, a server that uses it, and a person who signs in there by HTTP."""
+"""A certified provider in a process of its own, a server that uses it and that it can call, and a person who signs in
+there by HTTP."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
+import uvicorn
 from tests.platform.registry.house import House
 
 from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.oidc.attempts import BACK_CHANNEL
 from multiflora_platform.auth.oidc.opening import identity_of, open_sign_on
 from multiflora_platform.auth.oidc.sign_on import SingleSignOn
 from multiflora_platform.settings import Settings, flag
 
 SITE = "http://127.0.0.1:18473"
-CLIENT, SECRET = "multiflora", "of the client & more"
+# Of the second the provider ends a person's sessions, not one alone.
+CLIENT, CLIENT_OF_PERSONS = "multiflora", "multiflora-of-persons"
+SECRET = "of the client & more"
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "u-alice": {"email": "alice@example.com", "email_verified": True, "groups": ["staff", "llm-admins"]},
     "u-bob": {"email": "bob@example.com", "email_verified": False, "groups": ["staff"], "tenant": "acme"},
     "u-carol": {"groups": ["staff"]},
     "u-dave": {"tenant": "globex"},
+    "u-eve": {"groups": ["llm-admins"]},
 }
 _FOLDER = Path(__file__).parent / "oidc_provider"
 
 
 @contextmanager
-def provider() -> Iterator[str]:
-    """Its address. Skips the test where Node.js or the package is missing."""
+def provider(called: str = SITE) -> Iterator[str]:
+    """Its address. called: where it finds our server. Skips the test where Node.js or the package is missing."""
     if shutil.which("node") is None or not (_FOLDER / "node_modules").is_dir():
         pytest.skip("Node.js or oidc-provider is missing; `make tools` installs the package where there is npm")
     with socket.socket() as free:
@@ -46,7 +53,10 @@ def provider() -> Iterator[str]:
         "client_secret": SECRET,
         "redirect_uris": [f"{SITE}/ui/oidc/callback"],
         "post_logout_redirect_uris": [f"{SITE}/ui/"],
+        "backchannel_logout_uri": called + BACK_CHANNEL,
+        "backchannel_logout_session_required": True,
     }
+    of_persons = {**client, "client_id": CLIENT_OF_PERSONS, "backchannel_logout_session_required": False}
     process = subprocess.Popen(
         ["node", "provider.mjs", str(port)],
         cwd=_FOLDER,
@@ -58,7 +68,7 @@ def provider() -> Iterator[str]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps({"accounts": ACCOUNTS, "clients": [client]}))
+        process.stdin.write(json.dumps({"accounts": ACCOUNTS, "clients": [client, of_persons]}))
         process.stdin.close()
         assert process.stdout.readline() == "ready\n"
         yield f"http://127.0.0.1:{port}"
@@ -104,6 +114,16 @@ async def use(house: House, issuer: str, **further: Any) -> SingleSignOn:
     return sign_on
 
 
+@asynccontextmanager
+async def listening(house: House, ear: socket.socket) -> AsyncIterator[None]:
+    """The house's server answers the provider's calls. ear: connections wait there until it does."""
+    server = uvicorn.Server(uvicorn.Config(house.app, log_config=None, lifespan="off"))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve([ear.dup()]))
+        yield
+        server.should_exit = True
+
+
 class Visitor:
     """A browser at our server, and at the provider."""
 
@@ -134,6 +154,13 @@ class Visitor:
     async def sign_in(self, login: str | None) -> httpx.Response:
         """The answer to the provider's redirect."""
         return await self.here.get(await self.at_provider(await self.begin(), login))
+
+    async def sign_out_at(self, issuer: str) -> None:
+        """Of the provider, and so of all its clients."""
+        page = await self.there.get(f"{issuer}/session/end")
+        secret = re.findall(r'name="xsrf" value="(\w+)"', page.text)[0]
+        done = await self.there.post(f"{issuer}/session/end/confirm", data={"xsrf": secret, "logout": "yes"})
+        assert done.status_code == 303, done.text
 
     async def who(self) -> dict[str, Any]:
         return dict((await self.here.get("/ui/session")).json())

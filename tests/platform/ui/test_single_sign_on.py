@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,17 +13,41 @@ import httpx
 import pytest
 from sqlalchemy import select
 from tests.platform.registry.house import House
-from tests.platform.ui.oidc import SITE, Visitor, provider, settings_for, use
+from tests.platform.ui.oidc import (
+    CLIENT,
+    CLIENT_OF_PERSONS,
+    SITE,
+    Visitor,
+    listening,
+    provider,
+    settings_for,
+    use,
+)
 
 from multiflora_platform.auth.oidc import attempts
 from multiflora_platform.auth.oidc.opening import sign_on_checks
+from multiflora_platform.auth.principals import EndedSignIn
 from multiflora_platform.storage.tables import AuditRow
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[str]:
-    with provider() as address:
+def ear() -> Iterator[socket.socket]:
+    """Where the provider finds our server."""
+    with socket.create_server(("127.0.0.1", 0)) as ear:
+        yield ear
+
+
+@pytest.fixture(scope="module")
+def issuer(ear: socket.socket) -> Iterator[str]:
+    with provider(f"http://127.0.0.1:{ear.getsockname()[1]}") as address:
         yield address
+
+
+class Unowned(set[int]):
+    """Of the database: no event is this process's own, whenever its follower looks."""
+
+    def __contains__(self, event: object) -> bool:
+        return False
 
 
 class Town:
@@ -184,6 +210,46 @@ async def test_another_server_on_the_database_finishes_it_and_knows_its_end(
     assert "Do you want to sign-out" in page.text
 
 
+@pytest.mark.parametrize(("client", "ends_all"), [(CLIENT, False), (CLIENT_OF_PERSONS, True)])
+async def test_the_provider_ends_sessions_on_all_servers(
+    house: House, town: Town, issuer: str, ear: socket.socket, client: str, ends_all: bool
+) -> None:
+    await town.serve(oidc_client_id=client)
+    first = house.keys.sessions
+    gone, other, stranger = town.visitor(), town.visitor(), town.visitor()
+    for visitor, login in ((gone, "u-alice"), (other, "u-alice"), (stranger, "u-eve")):
+        await visitor.sign_in(login)
+        assert (await visitor.who())["signed_in"]
+    await town.serve(oidc_client_id=client)
+    house.database.own_events = Unowned()  # as if another process had written what comes
+    async with listening(house, ear):
+        await gone.sign_out_at(issuer)
+    await house.follower.catch_up()
+    for sessions in (first, house.keys.sessions):
+        found = [sessions.find(one.here.cookies[sessions.cookie]) for one in (gone, other, stranger)]
+        assert [one is not None for one in found] == [False, not ends_all, True]
+    assert ("system/oidc", "session.closed") in await audited(house)
+    assert not (await gone.who())["signed_in"]
+    await town.serve(oidc_client_id=client)
+    assert not (await gone.who())["signed_in"], "nor does a restart bring it back"
+
+
+async def test_what_the_provider_ends_before_the_browser_is_back_opens_nothing(house: House, visitor: Visitor) -> None:
+    url = await visitor.at_provider(await visitor.begin(), "u-alice")
+    await house.keys.sessions.end(EndedSignIn("u-alice", None, int(time.time()) + 1))
+    assert "has ended this sign-in already" in await refusal(visitor, await visitor.here.get(url))
+
+
+async def test_only_the_providers_word_ends_a_session(visitor: Visitor) -> None:
+    await visitor.sign_in("u-alice")
+    for form in ({"logout_token": "x.y.z"}, {"token": "x"}, {}):
+        told = await visitor.here.post("/ui/oidc/backchannel-logout", data=form)
+        assert (told.status_code, told.json()["error"]) == (400, "invalid_request")
+        assert told.headers["cache-control"] == "no-store"
+    assert (await visitor.here.post("/ui/oidc/backchannel-logout", content=b"a" * (1 << 21))).status_code == 413
+    assert (await visitor.who())["signed_in"]
+
+
 async def test_another_client_of_the_provider_has_no_sessions_here(house: House, town: Town, visitor: Visitor) -> None:
     await visitor.sign_in("u-alice")
     value = visitor.here.cookies[house.keys.sessions.cookie]
@@ -209,7 +275,8 @@ async def test_what_is_wrong_with_the_provider_is_said(town: Town, settings: dic
 
 async def test_doctor_asks_the_provider(issuer: str) -> None:
     (row,) = await sign_on_checks(settings_for(issuer))
-    assert (row["state"], "with an end of its sessions" in row["found"]) == ("ok", True)
+    assert row["state"] == "ok"
+    assert "with an end of its sessions, and tells servers of sign-outs" in row["found"]
     (row,) = await sign_on_checks(settings_for(issuer + "/other"))
     assert row["state"] == "error"
     assert await sign_on_checks(settings_for(issuer).model_copy(update={"oidc_issuer": None})) == []
@@ -218,3 +285,4 @@ async def test_doctor_asks_the_provider(issuer: str) -> None:
 async def test_without_a_provider_there_is_no_such_page(browser: httpx.AsyncClient) -> None:
     assert (await browser.get("/ui/oidc")).status_code == 404
     assert (await browser.get("/ui/oidc/callback?state=x&code=y")).status_code == 404
+    assert (await browser.post("/ui/oidc/backchannel-logout")).status_code == 404

@@ -16,6 +16,7 @@ import msgspec
 from multiflora_platform.auth.secret import Secret
 
 CALLBACK = "/ui/oidc/callback"
+BACK_CHANNEL = "/ui/oidc/backchannel-logout"
 PATIENCE_SECONDS = 600
 """For a person to sign in at the provider."""
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from multiflora_platform.auth.account_problems import TenantExists, TenantNotFound
 from multiflora_platform.auth.oidc.refusals import no_role, several_tenants, tenant_disabled, unknown_tenant
-from multiflora_platform.auth.principals import Person, Principal
+from multiflora_platform.auth.principals import Person, Principal, Role
 from multiflora_platform.auth.tenants import Tenants
 from multiflora_platform.settings import Settings
 from multiflora_platform.web.problems import InvalidRequest
 
 Claims = Mapping[str, Any]
 _LONGEST_NAME = 120
+_LONGEST_IDENTIFIER = 255
 _SHOWN = 5
 
 
@@ -45,13 +46,13 @@ class ClaimRules:
 
     async def person(self, claims: Claims, tenants: Tenants) -> Person:
         """By default nobody is let in. Raises SignInRefused."""
-        name, subject = self._name(claims), str(claims["sub"])[:255]
+        name = self._name(claims)
         if self.admin_values.intersection(_values(claims, self.role_claim)):
-            return Person("admin", None, name, subject)
+            return _vouched_for("admin", None, name, claims)
         tenant = await self._tenant(claims, name, tenants)
         if tenant.policy.disabled:
             raise tenant_disabled(str(tenant.tenant))
-        return Person("tenant", tenant.tenant_id, name, subject)
+        return _vouched_for("tenant", tenant.tenant_id, name, claims)
 
     def _name(self, claims: Claims) -> str:
         """An address that the provider has not verified could be anybody's."""
@@ -74,6 +75,17 @@ class ClaimRules:
         if self.create_tenants and len(named) == 1 and (made := await _made(tenants, named[0], name)) is not None:
             return made
         raise unknown_tenant(name, ", ".join(one[:64] for one in named[:_SHOWN]))
+
+
+def identifier(claims: Claims, name: str) -> str | None:
+    """A text by which the provider names something, as far as it is kept; None: the token has none."""
+    found = claims.get(name)
+    return found[:_LONGEST_IDENTIFIER] if isinstance(found, str) and found else None
+
+
+def _vouched_for(role: Role, tenant_id: int | None, name: str, claims: Claims) -> Person:
+    subject = str(claims["sub"])[:_LONGEST_IDENTIFIER]
+    return Person(role, tenant_id, name, subject, identifier(claims, "sid"), int(claims["iat"]))
 
 
 def _claim(claims: Claims, name: str) -> Any:

@@ -52,7 +52,8 @@ async def sign_on_checks(settings: Settings) -> list[dict[str, Any]]:
     except (SignInRefused, ConfigurationError) as error:
         return [{"state": "error", "check": "sign-in", "found": f"{settings.oidc_issuer}: {error}", "advice": _ADVICE}]
     end = "with" if metadata.end_session_endpoint else "without"
-    found = f"{settings.oidc_issuer} answers, {end} an end of its sessions"
+    told = "tells" if metadata.backchannel_logout_supported else "does not tell"
+    found = f"{settings.oidc_issuer} answers, {end} an end of its sessions, and {told} servers of sign-outs"
     return [{"state": "ok", "check": "sign-in", "found": found, "advice": ""}]
 
 

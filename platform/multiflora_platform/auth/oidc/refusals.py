@@ -44,6 +44,10 @@ def code_spent() -> SignInRefused:
     return SignInRefused("The provider's answer was used already, or has expired. " + _AGAIN)
 
 
+def ended_meanwhile() -> SignInRefused:
+    return SignInRefused("The sign-in provider has ended this sign-in already. " + _AGAIN)
+
+
 def denied() -> SignInRefused:
     return SignInRefused(
         "The sign-in was cancelled, or the provider does not let you use this server. Sign in again, or ask the "

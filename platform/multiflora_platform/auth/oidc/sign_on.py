@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 from multiflora_platform.auth.oidc.attempts import CALLBACK, SignInAttempts
 from multiflora_platform.auth.oidc.claims import ClaimRules
 from multiflora_platform.auth.oidc.id_tokens import claims_of
+from multiflora_platform.auth.oidc.logout_tokens import ended_by
 from multiflora_platform.auth.oidc.provider import Provider
 from multiflora_platform.auth.oidc.refusals import denied, not_begun_here, provider_said, too_long_ago
-from multiflora_platform.auth.principals import Person
+from multiflora_platform.auth.principals import EndedSignIn, Person
 from multiflora_platform.auth.tenants import Tenants
 from multiflora_platform.settings import Settings
 
@@ -85,6 +86,10 @@ class SingleSignOn:
             return None
         query = {"client_id": self.provider.client_id, "post_logout_redirect_uri": f"{site}/ui/"}
         return _with_query(endpoint, query | ({} if id_token is None else {"id_token_hint": id_token}))
+
+    async def ended(self, logout_token: str) -> EndedSignIn:
+        """Raises LogoutRefused."""
+        return await ended_by(logout_token, self.provider)
 
     async def _completed(self, claims: dict[str, Any], access_token: str) -> dict[str, Any]:
         """Many providers tell groups and addresses at their own endpoint alone."""

@@ -89,13 +89,16 @@ class KeyRow(Base):
 
 
 class ClosedSessionRow(Base):
-    """A browser's session that was closed before its end; kept until then. Written by auth/sessions.py."""
+    """Browsers' sessions that were closed before their end; kept until then. Written by auth/sessions.py."""
 
     __tablename__ = "closed_sessions"
 
+    # A session's own, or one that all sessions of a sign-in at the provider, or of a person, have in common.
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    # Unix seconds.
+    # Unix seconds, also below.
     ends_at: Mapped[int] = mapped_column(BigInteger)
+    # Sessions whose token the provider issued later stay.
+    issued_until: Mapped[int] = mapped_column(BigInteger)
 
 
 class DailyRefusalRow(Base):

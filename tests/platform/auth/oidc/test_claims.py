@@ -13,7 +13,7 @@ from multiflora_platform.auth.oidc.claims import ClaimRules
 from multiflora_platform.auth.oidc.refusals import SignInRefused
 from multiflora_platform.settings import Settings
 
-NAMED = {"sub": "u-1", "email": "a@example.com"}
+NAMED = {"sub": "u-1", "iat": 0, "email": "a@example.com"}
 
 
 @pytest.fixture

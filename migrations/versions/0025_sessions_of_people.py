@@ -1,0 +1,24 @@
+"""A provider ends the sessions of a person, of those alone that were issued until then."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0025"
+down_revision = "0024"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("closed_sessions") as table:
+        table.add_column(sa.Column("issued_until", sa.BigInteger(), nullable=True))
+    op.execute("UPDATE closed_sessions SET issued_until = ends_at")
+    with op.batch_alter_table("closed_sessions") as table:
+        table.alter_column("issued_until", existing_type=sa.BigInteger(), nullable=False)
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("closed_sessions") as table:
+        table.drop_column("issued_until")
