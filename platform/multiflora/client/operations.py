@@ -36,7 +36,7 @@ from multiflora_platform.evals.schemas import (
 from multiflora_platform.insight.bodies import AuditQuestion, CacheQuestion, CapacityQuestion, NewProfile, WarmPrompt
 from multiflora_platform.insight.views.activity import ActivityAnswer, AlertPage, SeriesAnswer
 from multiflora_platform.insight.views.cache import CacheAnswer, CacheEventPage, CacheText, CacheTrace, WarmAnswer
-from multiflora_platform.insight.views.misses import CacheExplanation, DriftPage, MissPage, ReuseAudit
+from multiflora_platform.insight.views.misses import CacheExplanation, DriftPage, LossPage, MissPage, ReuseAudit
 from multiflora_platform.insight.views.requests import RequestPage, RequestView
 from multiflora_platform.insight.views.server import DoctorPage, ProfilePage, SettingPage
 from multiflora_platform.insight.views.slots import CapacityAnswer, SlotsAnswer
@@ -423,17 +423,25 @@ class Client(Transport):
         """Its version is rejected; 409 when the job has ended."""
         return self.call("POST", f"/jobs/{quoted(job_id)}:cancel", Job)
 
-    def list_replicas(self) -> ReplicaPage:
-        """Each engine process: pid, state, and which adapters it holds where."""
-        return self.call("GET", "/replicas", ReplicaPage)
+    def list_replicas(self, *, on_disk: bool = True) -> ReplicaPage:
+        """Each engine: pid, state, which adapters it has where; on_disk=false: without those on disk alone."""
+        return self.call("GET", "/replicas", ReplicaPage, query={"on_disk": on_disk})
 
-    def list_events(self, *, cursor: int = 0, limit: int = 100, last_event_id: str | None = None) -> EventPage:
+    def list_events(
+        self,
+        *,
+        cursor: int = 0,
+        limit: int = 100,
+        newest: bool = False,
+        type: Sequence[str] | None = None,
+        last_event_id: str | None = None,
+    ) -> EventPage:
         """What happened after `cursor`, oldest first; a live feed when Accept asks for text/event-stream."""
         return self.call(
             "GET",
             "/events",
             EventPage,
-            query={"cursor": cursor, "limit": limit},
+            query={"cursor": cursor, "limit": limit, "newest": newest, "type": type},
             headers={"last-event-id": last_event_id},
         )
 
@@ -598,7 +606,7 @@ class Client(Transport):
         return self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
 
     def list_settings(self) -> SettingPage:
-        """Every setting, and where its value came from; no secrets."""
+        """Every setting, and where its value came from; no secrets. What the engine chooses is as it chose."""
         return self.call("GET", "/settings", SettingPage)
 
     def get_doctor(self) -> DoctorPage:
@@ -615,7 +623,7 @@ class Client(Transport):
         tenant: str | None = None,
         since: str | None = None,
     ) -> RequestPage:
-        """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+        """The last 50,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
         return self.call(
             "GET",
             "/requests",
@@ -631,8 +639,12 @@ class Client(Transport):
         )
 
     def get_request(self, id: str) -> RequestView:
-        """One prompt, with the stages it went through, and for admins what it said where the server keeps that."""
+        """One prompt, by its id or its answer's, with its stages, and for admins its texts where they are kept."""
         return self.call("GET", f"/requests/{quoted(id)}", RequestView)
+
+    def explain_request(self, id: str) -> CacheExplanation:
+        """What the prefix cache had of one prompt, where it parts from the closest before it, why, what to do."""
+        return self.call("GET", f"/requests/{quoted(id)}/cache", CacheExplanation)
 
     def get_activity(self) -> ActivityAnswer:
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
@@ -642,9 +654,13 @@ class Client(Transport):
         """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
         return self.call("GET", "/cache", CacheAnswer, query={"replica": replica, "model": model})
 
-    def list_misses(self) -> MissPage:
+    def list_misses(self, *, model: str | None = None) -> MissPage:
         """The last prompts of which the cache had less than it could have, and why; newest first."""
-        return self.call("GET", "/cache/misses", MissPage)
+        return self.call("GET", "/cache/misses", MissPage, query={"model": model})
+
+    def list_losses(self, *, model: str | None = None) -> LossPage:
+        """Tokens that the last 100 misses lost, by cause, with what to do about each."""
+        return self.call("GET", "/cache/losses", LossPage, query={"model": model})
 
     def warm_cache(self, body: WarmPrompt, *, replica: str | None = None) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
@@ -1211,17 +1227,25 @@ class AsyncClient(AsyncTransport):
         """Its version is rejected; 409 when the job has ended."""
         return await self.call("POST", f"/jobs/{quoted(job_id)}:cancel", Job)
 
-    async def list_replicas(self) -> ReplicaPage:
-        """Each engine process: pid, state, and which adapters it holds where."""
-        return await self.call("GET", "/replicas", ReplicaPage)
+    async def list_replicas(self, *, on_disk: bool = True) -> ReplicaPage:
+        """Each engine: pid, state, which adapters it has where; on_disk=false: without those on disk alone."""
+        return await self.call("GET", "/replicas", ReplicaPage, query={"on_disk": on_disk})
 
-    async def list_events(self, *, cursor: int = 0, limit: int = 100, last_event_id: str | None = None) -> EventPage:
+    async def list_events(
+        self,
+        *,
+        cursor: int = 0,
+        limit: int = 100,
+        newest: bool = False,
+        type: Sequence[str] | None = None,
+        last_event_id: str | None = None,
+    ) -> EventPage:
         """What happened after `cursor`, oldest first; a live feed when Accept asks for text/event-stream."""
         return await self.call(
             "GET",
             "/events",
             EventPage,
-            query={"cursor": cursor, "limit": limit},
+            query={"cursor": cursor, "limit": limit, "newest": newest, "type": type},
             headers={"last-event-id": last_event_id},
         )
 
@@ -1392,7 +1416,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("POST", "/capacity", CapacityAnswer, query={"model": model}, body=body)
 
     async def list_settings(self) -> SettingPage:
-        """Every setting, and where its value came from; no secrets."""
+        """Every setting, and where its value came from; no secrets. What the engine chooses is as it chose."""
         return await self.call("GET", "/settings", SettingPage)
 
     async def get_doctor(self) -> DoctorPage:
@@ -1409,7 +1433,7 @@ class AsyncClient(AsyncTransport):
         tenant: str | None = None,
         since: str | None = None,
     ) -> RequestPage:
-        """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+        """The last 50,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
         return await self.call(
             "GET",
             "/requests",
@@ -1425,8 +1449,12 @@ class AsyncClient(AsyncTransport):
         )
 
     async def get_request(self, id: str) -> RequestView:
-        """One prompt, with the stages it went through, and for admins what it said where the server keeps that."""
+        """One prompt, by its id or its answer's, with its stages, and for admins its texts where they are kept."""
         return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
+
+    async def explain_request(self, id: str) -> CacheExplanation:
+        """What the prefix cache had of one prompt, where it parts from the closest before it, why, what to do."""
+        return await self.call("GET", f"/requests/{quoted(id)}/cache", CacheExplanation)
 
     async def get_activity(self) -> ActivityAnswer:
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
@@ -1436,9 +1464,13 @@ class AsyncClient(AsyncTransport):
         """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
         return await self.call("GET", "/cache", CacheAnswer, query={"replica": replica, "model": model})
 
-    async def list_misses(self) -> MissPage:
+    async def list_misses(self, *, model: str | None = None) -> MissPage:
         """The last prompts of which the cache had less than it could have, and why; newest first."""
-        return await self.call("GET", "/cache/misses", MissPage)
+        return await self.call("GET", "/cache/misses", MissPage, query={"model": model})
+
+    async def list_losses(self, *, model: str | None = None) -> LossPage:
+        """Tokens that the last 100 misses lost, by cause, with what to do about each."""
+        return await self.call("GET", "/cache/losses", LossPage, query={"model": model})
 
     async def warm_cache(self, body: WarmPrompt, *, replica: str | None = None) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""

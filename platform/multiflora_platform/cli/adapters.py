@@ -15,6 +15,7 @@ from typing import Any
 from multiflora_platform.cli import jobs, residency, rollouts
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.terminal.cells import target
 from multiflora_platform.cli.terminal.details import add_lineage_flags, evals, lineage, metrics
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.cli.terminal.progress import uploading
@@ -66,7 +67,10 @@ def add_parser(commands: Any) -> None:
 
 def ls(arguments: argparse.Namespace) -> int:
     query = {key: value for key in ("q", "tag") if (value := getattr(arguments, key))}
-    emit(arguments.output, list(every(arguments, "/adapters", query)), ("name", "aliases", "tags", "description"))
+    rows = list(every(arguments, "/adapters", query))
+    if arguments.output == "table":
+        rows = [{**row, "aliases": _pointed(row)} for row in rows]
+    emit(arguments.output, rows, ("name", "aliases", "description", "tags"))
     return 0
 
 
@@ -138,10 +142,14 @@ def show(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         emit_one("json", {**adapter, "versions": versions})
         return 0
-    emit_one("table", {key: adapter[key] for key in ("name", "description", "tags", "aliases")})
+    emit_one("table", {**{key: adapter[key] for key in ("name", "description", "tags")}, "aliases": _pointed(adapter)})
     print()
-    emit("table", versions, ("version", "state", "digest", "created_at"))
+    emit("table", versions, ("version", "state", "digest", "created_at", "description"))
     return 0
+
+
+def _pointed(adapter: dict[str, Any]) -> list[str]:
+    return [f"{name} → {target(pointed)}" for name, pointed in adapter["aliases"].items()]
 
 
 def validate(arguments: argparse.Namespace) -> int:

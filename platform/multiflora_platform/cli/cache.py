@@ -1,4 +1,7 @@
-"""`multiflora cache record|simulate`: a server's trace of blocks, and what other pools would find of it."""
+"""`multiflora cache record|simulate`: a server's trace of blocks, and what other pools would find of it.
+
+The other actions, about what the cache has, are in watching/cache_use.py.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import request
 from multiflora_platform.cli.terminal.line_plot import Panel, svg
 from multiflora_platform.cli.terminal.output import add_output_flag, emit, emit_one
+from multiflora_platform.cli.watching import cache_use
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 _BEST = "optimum"
@@ -39,8 +43,11 @@ class _Taken(msgspec.Struct):
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("cache", help="record what requests use, and try pools of other sizes")
+    parser = commands.add_parser(
+        "cache", help="what the prefix cache has, why prompts miss it, and pools of other sizes"
+    )
     group = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    cache_use.add_actions(group)
     record = server_command(group, "record", run_record, "write the blocks that a server's requests use, as hashes")
     record.add_argument("trace", type=Path, metavar="TRACE", help="the file; a request on each line")
     record.add_argument("--seconds", type=positive, default=600, help="how long; default: 600")

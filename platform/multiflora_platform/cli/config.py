@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any
 
+from multiflora_platform.base_models.engine_sizes import expected_sizes
 from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.cli.terminal.output import add_output_flag, emit
-from multiflora_platform.settings import (
-    ENV_PREFIX,
-    Settings,
-    flag,
-    shown,
-)
+from multiflora_platform.configuration import value_and_source
+from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag
 
 
 def add_parser(commands: Any) -> None:
@@ -27,17 +25,21 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     configuration = configuration_from(arguments)
-    settings, sources = configuration.settings, configuration.sources
-    rows = [
-        {
-            "setting": name,
-            "value": shown(name, getattr(settings, name)),
-            "source": sources[name],
-            "flag": flag(name),
-            "environment": ENV_PREFIX + name.upper(),
-            "description": field.description,
-        }
-        for name, field in Settings.model_fields.items()
-    ]
+    settings, sizes = configuration.settings, None
+    with contextlib.suppress(ConfigurationError):  # a model that cannot be served has settings all the same
+        sizes = expected_sizes(settings)
+    rows = []
+    for name, field in Settings.model_fields.items():
+        value, source = value_and_source(settings, configuration.sources, name, sizes)
+        rows.append(
+            {
+                "setting": name,
+                "value": value,
+                "source": source,
+                "flag": flag(name),
+                "environment": ENV_PREFIX + name.upper(),
+                "description": field.description,
+            }
+        )
     emit(arguments.output, rows, ("setting", "value", "source", "description"))
     return 0

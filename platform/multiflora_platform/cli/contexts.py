@@ -8,11 +8,22 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions, Run
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.terminal.files import read_json, read_text
+from multiflora_platform.cli.terminal.files import add_prompt_flags, prompt_from
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.exit_codes import ExitCode
 
-COLUMNS = ("name", "tenant", "status", "tokens", "cached_tokens", "held", "hits", "adapters", "expires_at")
+COLUMNS = {
+    "name": "name",
+    "tenant": "tenant",
+    "status": "status",
+    "tokens": "tokens",
+    "cached_tokens": "cached",
+    "held": "held",
+    "hits": "hits",
+    "adapters": "models",
+    "expires_at": "expires",
+}
+
 _POLL_SECONDS = 0.5
 
 
@@ -20,11 +31,7 @@ def add_parser(commands: Any) -> None:
     actions = Actions(commands, "contexts", "beginnings of prompts that the prefix cache holds")
     listing = actions.add("ls", ls, "list contexts")
     putting = _with_name(actions, "put", put, "make or replace one; - reads a file from standard input")
-    given = putting.add_mutually_exclusive_group(required=True)
-    given.add_argument("--system-file", metavar="FILE", help="a text, as the system message of conversations")
-    given.add_argument("--prompt-file", metavar="FILE", help="a text with which completions begin")
-    given.add_argument("--messages-file", metavar="FILE", help="JSON: a list of messages")
-    putting.add_argument("--tools-file", metavar="FILE", help="JSON: the conversation's tools")
+    add_prompt_flags(putting)
     putting.add_argument("--adapter", action="append", default=[], dest="adapters", help="repeatable; none: the base")
     putting.add_argument("--ttl", metavar="TIME", help="such as 5m, 1h, 7d, or seconds; default: for ever")
     putting.add_argument("--no-pin", dest="pin", action="store_false", help="it may be evicted")
@@ -51,7 +58,7 @@ def ls(arguments: argparse.Namespace) -> int:
 def put(arguments: argparse.Namespace) -> int:
     """Exit code 1 where it was waited for and is not all cached."""
     body = {name: getattr(arguments, name) for name in ("adapters", "ttl", "pin", "priority")}
-    body |= _content(arguments)
+    body |= prompt_from(arguments)
     shown = request(arguments, "PUT", _path(arguments), params=_owner(arguments), json=body).json()
     while arguments.wait and shown["status"] == "computing":
         time.sleep(_POLL_SECONDS)
@@ -77,16 +84,3 @@ def _path(arguments: argparse.Namespace) -> str:
 
 def _owner(arguments: argparse.Namespace) -> dict[str, str]:
     return {"tenant": arguments.tenant} if arguments.tenant else {}
-
-
-def _content(arguments: argparse.Namespace) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    if arguments.system_file is not None:
-        content["messages"] = [{"role": "system", "content": read_text(arguments.system_file)}]
-    if arguments.messages_file is not None:
-        content["messages"] = read_json(arguments.messages_file)
-    if arguments.prompt_file is not None:
-        content["prompt"] = read_text(arguments.prompt_file)
-    if arguments.tools_file is not None:
-        content["tools"] = read_json(arguments.tools_file)
-    return content

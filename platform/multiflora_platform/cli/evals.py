@@ -14,7 +14,19 @@ from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 SETS = ("name", "version", "cases", "min_score", "aliases", "description", "updated_at")
-RUNS = ("id", "eval", "eval_version", "model", "state", "score", "passed", "total", "errors", "created_at", "reason")
+RUNS = {
+    "id": "id",
+    "eval": "eval",
+    "eval_version": "version",
+    "model": "model",
+    "state": "state",
+    "score": "score",
+    "passed": "passed",
+    "total": "total",
+    "errors": "errors",
+    "reason": "reason",
+    "created_at": "created",
+}
 RESULTS = ("position", "outcome", "question", "answer", "checks")
 COMPARED = ("change", "question", "left", "right")
 _UNFINISHED = ("queued", "running")

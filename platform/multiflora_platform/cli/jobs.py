@@ -16,7 +16,7 @@ from multiflora_platform.cli.terminal.output import emit, emit_one
 from multiflora_platform.cli.terminal.progress import watching
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
-COLUMNS = ("id", "kind", "adapter", "version", "state", "source", "attempts", "error", "created_at")
+COLUMNS = ("id", "adapter", "version", "state", "created_at", "error", "source", "attempts", "kind")
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 _ENDED = STATES[2:]
 

@@ -12,7 +12,18 @@ from multiflora_platform.cli.http import quoted, request
 from multiflora_platform.cli.terminal.durations import seconds
 from multiflora_platform.cli.terminal.output import emit, tell
 
-COLUMNS = ("id", "name", "role", "tenant", "prefix", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at")
+COLUMNS = {
+    "id": "id",
+    "name": "name",
+    "role": "role",
+    "tenant": "tenant",
+    "last_used_at": "last used",
+    "revoked_at": "revoked",
+    "expires_at": "expires",
+    "prefix": "prefix",
+    "scopes": "scopes",
+    "created_at": "created",
+}
 
 
 def add_parser(commands: Any) -> None:

@@ -35,7 +35,7 @@ from multiflora_platform.cli import (
 )
 from multiflora_platform.cli.flags import unknown_flags
 from multiflora_platform.cli.vllm_spelling import as_we_write_it
-from multiflora_platform.cli.watching import events, profile, top, usage
+from multiflora_platform.cli.watching import events, profile, requests, top, usage
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ConfigurationError
 
@@ -53,6 +53,7 @@ COMMANDS = (
     usage,
     webhooks,
     events,
+    requests,
     profile,
     top,
     database,

@@ -13,17 +13,17 @@ from multiflora_platform.cli.http import quoted, request
 from multiflora_platform.cli.terminal.output import add_output_flag, emit, emit_one, tell
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
-COLUMNS = (
-    "name",
-    "state",
-    "source",
-    "replicas",
-    "min_replicas",
-    "max_replicas",
-    "idle_seconds",
-    "adapters",
-    "in_flight",
-)
+COLUMNS = {
+    "name": "name",
+    "state": "state",
+    "replicas": "replicas",
+    "min_replicas": "min",
+    "max_replicas": "max",
+    "idle_seconds": "idle s",
+    "adapters": "adapters",
+    "in_flight": "running",
+    "source": "source",
+}
 _POLL_SECONDS = 0.5
 
 

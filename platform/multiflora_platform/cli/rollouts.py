@@ -8,25 +8,32 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Run, patch, server_command, show_answer
 from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.terminal.cells import target
 from multiflora_platform.cli.terminal.output import emit
 from multiflora_platform.exit_codes import CommandError
 
-COLUMNS = (
-    "id",
-    "stable",
-    "candidate",
-    "percent",
-    "steps",
-    "shadow_percent",
-    "state",
-    "reason",
-    "why",
-    "created_by",
-    "created_at",
-    "ended_at",
-)
+COLUMNS = {
+    "id": "id",
+    "adapter": "adapter",
+    "alias": "alias",
+    "candidate": "candidate",
+    "state": "state",
+    "reason": "reason",
+    "percent": "percent",
+    "stable": "stable",
+    "ended_at": "ended",
+    "created_at": "started",
+    "created_by": "by",
+    "why": "why",
+    "steps": "steps",
+    "shadow_percent": "shadow",
+}
+OBSERVED = ("stable_observed", "candidate_observed", "shadow_observed")
+# What a person asks first.
+FIRST = ("state", "reason", "candidate", "stable", *OBSERVED)
 PAIRS = ("id", "at", "tenant", "question", "stable", "candidate", "agreement")
 _SHOWN = 60
+_DEFAULT = "default: `default`"
 FIELDS = (
     "percent",
     "shadow_percent",
@@ -60,7 +67,9 @@ def add_actions(adapters: Any) -> None:
         one.add_argument("--steps", type=_shares, metavar="1,10,50", help="shares that it goes through by itself")
         one.add_argument("--step-seconds", type=float, help="at each of the steps, at least")
     _step(group, "show", show, "the running one, or the last")
-    _step(group, "ls", ls, "all of them, newest first")
+    listing = server_command(group, "ls", ls, "those of an alias, or all that run or ran, newest first")
+    listing.add_argument("name", nargs="?", help="the adapter's name; default: all adapters")
+    listing.add_argument("alias", nargs="?", default="default", help=_DEFAULT)
     differing = _step(group, "pairs", pairs, "prompts that both versions answered, and not alike; newest first")
     differing.add_argument("--rollout", type=int, help="by its id, as `ls` tells it; default: the newest")
     promoting = _step(group, "promote", promote, "the candidate for everybody; asks when few requests have tried it")
@@ -75,7 +84,10 @@ def add_actions(adapters: Any) -> None:
 def _step(group: Any, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
     parser = server_command(group, name, run, help_text)
     parser.add_argument("name", help="the adapter's name")
-    parser.add_argument("alias")
+    if name == "start":  # a version follows
+        parser.add_argument("alias")
+    else:
+        parser.add_argument("alias", nargs="?", default="default", help=_DEFAULT)
     return parser
 
 
@@ -98,11 +110,17 @@ def change(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    return show_answer(arguments, "GET", f"{_alias(arguments)}/rollout")
+    return show_answer(arguments, "GET", f"{_alias(arguments)}/rollout", brief=_first)
+
+
+def _first(rollout: dict[str, Any]) -> dict[str, Any]:
+    """The outcome, and what it rests on, before the settings."""
+    return {name: rollout[name] for name in (*FIRST, *(name for name in rollout if name not in FIRST))}
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    emit(arguments.output, list(every(arguments, f"{_alias(arguments)}/rollouts", {})), COLUMNS)
+    path = "/rollouts" if arguments.name is None else f"{_alias(arguments)}/rollouts"
+    emit(arguments.output, list(every(arguments, path, {})), COLUMNS)
     return 0
 
 
@@ -161,6 +179,8 @@ def split(arguments: argparse.Namespace) -> int:
 
 def history(arguments: argparse.Namespace) -> int:
     rows = list(every(arguments, f"{_alias(arguments)}/history", {}))
+    if arguments.output == "table":
+        rows = [{**row, "target": target(row["target"])} for row in rows]
     emit(arguments.output, rows, ("at", "target", "actor"))
     return 0
 

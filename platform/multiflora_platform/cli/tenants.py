@@ -9,17 +9,17 @@ from multiflora_platform.cli.actions import Actions, patch, show_answer
 from multiflora_platform.cli.http import quoted, request
 from multiflora_platform.cli.terminal.output import emit
 
-COLUMNS = (
-    "name",
-    "allowed_adapters",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "max_concurrent_requests",
-    "kv_share",
-    "priority",
-    "shared_prefixes",
-    "disabled",
-)
+COLUMNS = {
+    "name": "name",
+    "allowed_adapters": "adapters",
+    "requests_per_minute": "rpm",
+    "tokens_per_minute": "tpm",
+    "max_concurrent_requests": "concurrent",
+    "kv_share": "kv share",
+    "priority": "priority",
+    "disabled": "disabled",
+    "shared_prefixes": "shared prefixes",
+}
 BUDGETS = ("budget_tokens_per_day", "budget_tokens_per_month", "budget_money_per_day", "budget_money_per_month")
 BUDGET_COLUMNS = ("tenant", "unit", "period", "amount", "used", "currency", "begins_anew_at")
 NO_LIMIT = "none"
@@ -79,7 +79,10 @@ def show(arguments: argparse.Namespace) -> int:
 
 def budgets(arguments: argparse.Namespace) -> int:
     asked = {"tenant": arguments.name} if arguments.name else {}
-    emit(arguments.output, request(arguments, "GET", "/budgets", params=asked).json()["items"], BUDGET_COLUMNS)
+    found = request(arguments, "GET", "/budgets", params=asked).json()["items"]
+    if arguments.name and not found:
+        request(arguments, "GET", f"/tenants/{quoted(arguments.name)}")  # a misspelt name is no tenant without budgets
+    emit(arguments.output, found, BUDGET_COLUMNS)
     return 0
 
 

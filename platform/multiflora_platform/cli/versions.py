@@ -10,7 +10,7 @@ from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.terminal.details import add_lineage_flags, lineage, metrics
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 
-COLUMNS = ("adapter", "version", "state", "digest", "tags", "description", "created_by", "created_at")
+COLUMNS = ("adapter", "version", "state", "digest", "created_at", "description", "tags", "created_by")
 STATES = ("pending", "fetching", "validating", "ready", "rejected", "archived")
 FILTERS = ("q", "tag", "state", "dataset", "training_run", "parent", "digest", "deleted")
 

@@ -11,7 +11,16 @@ from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.exit_codes import ExitCode
 
 COLUMNS = ("id", "url", "events", "disabled", "description")
-DELIVERIES = ("id", "type", "state", "attempts", "last_status", "last_error", "created_at", "next_attempt_at")
+DELIVERIES = {
+    "id": "id",
+    "type": "type",
+    "state": "state",
+    "attempts": "tries",
+    "last_status": "status",
+    "last_error": "error",
+    "created_at": "created",
+    "next_attempt_at": "next try",
+}
 
 
 def add_parser(commands: Any) -> None:

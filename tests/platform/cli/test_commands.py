@@ -21,6 +21,7 @@ from multiflora_platform.cli.terminal import durations
 from multiflora_platform.cli.terminal.progress import uploading
 from multiflora_platform.observability import machine
 from multiflora_platform.observability.machine import checks
+from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -162,6 +163,52 @@ def test_doctor_explains_this_machine(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["doctor", "-o", "json"]) == 0
     found = {row["check"] for row in json.loads(capsys.readouterr().out)}
     assert {"python", "packages", "processor", "memory", "disk", "cpu kernels", "gpu", "quantization int8"} <= found
+
+
+H200 = Gpu(0, "H200", (9, 0), None, None, 140 << 30)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cuda", "flags", "found"),
+    [
+        ([], None, [], "64 sequences and 2048 tokens a step"),
+        ([H200], None, [], "64 sequences and 2048 tokens a step"),
+        ([H200], "13.0", ["--device", "cpu", "--max-num-seqs", "5"], "5 sequences and 2048 tokens a step"),
+        ([H200], "13.0", ["--enforce-eager"], "256 sequences and 8192 tokens a step, 0.957 of the GPU's memory"),
+        (
+            [H200],
+            "13.0",
+            ["--max-num-seqs", "9"],
+            "9 sequences and 8192 tokens a step, 0.957 of the GPU's memory, graphs of 5 sizes up to 9 sequences, "
+            "6 up to 512 tokens",
+        ),
+    ],
+)
+def test_doctor_and_config_say_what_an_engine_would_choose(
+    gpus: list[Gpu],
+    cuda: str | None,
+    flags: list[str],
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    monkeypatch.setattr(machine, "_torch_cuda", lambda: cuda)
+    assert main(["doctor", "-o", "json", *flags]) == 0
+    assert {row["check"]: row["found"] for row in json.loads(capsys.readouterr().out)}["engine sizes"] == found
+    assert main(["config", "show", "-o", "json", *flags]) == 0
+    rows = {row["setting"]: (row["value"], row["source"]) for row in json.loads(capsys.readouterr().out)}
+    sequences = found.partition(" ")[0]
+    assert rows["max_num_seqs"] == (sequences, "cli" if "--max-num-seqs" in flags else "device")
+    assert rows["max_num_batched_tokens"] == (found.split(" ")[3], "device")
+    assert rows["gpu_memory_utilization"] == (("0.957", "device") if "0.957" in found else ("", "default"))
+
+
+def test_sizes_of_a_model_that_is_not_here_stay_open(capsys: pytest.CaptureFixture[str]) -> None:
+    for model in ("some/model", str(Path(__file__).parent)):
+        assert main(["config", "show", model, "-o", "json"]) == 0
+        rows = {row["setting"]: (row["value"], row["source"]) for row in json.loads(capsys.readouterr().out)}
+        assert rows["max_num_seqs"] == ("", "default")
 
 
 @pytest.mark.parametrize(

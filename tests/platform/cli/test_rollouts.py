@@ -95,3 +95,23 @@ def test_pairs_are_those_of_the_newest_rollout_in_short(
     rollout["kept"] = False
     assert main(["adapters", "rollout", "pairs", "sql", "default"]) == 1
     assert "--log-bodies" in capsys.readouterr().err
+
+
+def test_the_outcome_comes_first_of_the_alias_default(
+    monkeypatch: pytest.MonkeyPatch, rollout: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    observed = {f"{one}_observed": {"requests": 5} for one in ("stable", "candidate", "shadow")}
+    rollout |= {"id": 1, "stable": 1, "state": "rolled_back", "reason": "errors", **observed}
+    paths = []
+
+    def request(method: str, url: str, **options: Any) -> httpx.Response:
+        paths.append(httpx.URL(url).path.removeprefix("/api/v1"))
+        return httpx.Response(200, json={**rollout, "items": [rollout], "next_page_token": None})
+
+    monkeypatch.setattr(httpx, "request", request)
+    assert main(["adapters", "rollout", "show", "sql"]) == 0
+    shown = [one.split(None, 1) for one in capsys.readouterr().out.splitlines()]
+    assert shown[:2] == [["state", "rolled_back"], ["reason", "errors"]]
+    assert main(["adapters", "rollout", "ls"]) == 0
+    assert main(["adapters", "rollout", "ls", "sql"]) == 0
+    assert paths == ["/adapters/sql/aliases/default/rollout", "/rollouts", "/adapters/sql/aliases/default/rollouts"]

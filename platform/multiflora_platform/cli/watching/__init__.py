@@ -1,1 +1,1 @@
-"""Commands that tell what a running server does: a live view, alerts and events, usage, profiles."""
+"""Commands that tell what a running server does: a live view, alerts, events, requests, the cache, usage, profiles."""

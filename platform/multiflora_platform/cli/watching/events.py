@@ -5,17 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
+from collections import Counter
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import request, server_events
+from multiflora_platform.cli.terminal.cells import moment
 from multiflora_platform.cli.terminal.output import emit
 
-ALERTS = ("id", "severity", "since", "title", "detail", "next_step")
+ALERTS = ("severity", "since", "title", "next_step", "detail", "id")
 EVENTS = ("id", "at", "type", "adapter", "payload")
-AUDIT = ("id", "at", "actor", "action", "target", "detail")
-REPLICAS = ("pid", "state", "adapters")
+AUDIT = ("at", "action", "target", "actor", "detail", "id")
+REPLICAS = {
+    "id": "id",
+    "group": "model",
+    "state": "state",
+    "running": "running",
+    "waiting": "waiting",
+    "free_blocks": "free blocks",
+    "adapters": "adapters",
+    "host": "host",
+    "pid": "pid",
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -35,14 +46,11 @@ def add_parser(commands: Any) -> None:
 def run_alerts(arguments: argparse.Namespace) -> int:
     alerts = request(arguments, "GET", "/alerts").json()["items"]
     if arguments.output == "table":
-        alerts = [{**alert, "since": _moment(alert["since"])} for alert in alerts]
+        alerts = [{**alert, "since": moment(alert["since"])} for alert in alerts]
     emit(arguments.output, alerts, ALERTS)
+    if not alerts:
+        print("nothing needs attention", file=sys.stderr)
     return 0
-
-
-def _moment(at: float) -> str:
-    """Unix seconds as events have it."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def run_events(arguments: argparse.Namespace) -> int:
@@ -67,5 +75,13 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def run_replicas(arguments: argparse.Namespace) -> int:
-    emit(arguments.output, request(arguments, "GET", "/replicas").json()["items"], REPLICAS)
+    replicas = request(arguments, "GET", "/replicas").json()["items"]
+    if arguments.output == "table":
+        replicas = [{**replica, "adapters": _residencies(replica["adapters"])} for replica in replicas]
+    emit(arguments.output, replicas, REPLICAS)
     return 0
+
+
+def _residencies(adapters: list[dict[str, Any]]) -> str:
+    """As `6 slot, 2 cpu`."""
+    return ", ".join(f"{count} {place}" for place, count in Counter(one["residency"] for one in adapters).items())

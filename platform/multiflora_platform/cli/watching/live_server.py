@@ -51,7 +51,7 @@ class LiveServer:
                 version=None if version is None else version["version"],
                 started_at=self._started_at,
                 models=self._items("/api/v1/models"),
-                replicas=self._items("/api/v1/replicas"),
+                replicas=self._items("/api/v1/replicas?on_disk=false"),
                 points=points,
                 alerts=alerts,
                 requests=requests,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
@@ -10,10 +11,9 @@ from multiflora_platform.cli.http import every
 from multiflora_platform.cli.terminal.output import emit
 
 GROUPS = ("day", "tenant", "adapter")
-PARTS = ("cached_tokens", "cache_write_tokens", "uncached_tokens")
-COUNTS = ("requests", "prompt_tokens", *PARTS, "completion_tokens", "device_ms")
-
-MONEY = ("currency", "device", "cached", "stored", "saved", "computed_again")
+TOKENS = {"prompt_tokens": "prompt", "cached_tokens": "cached", "completion_tokens": "answer"}
+PARTS = {"uncached_tokens": "uncached", "cache_write_tokens": "written"}
+MONEY_PARTS = ("saved", "device", "cached", "stored", "computed_again")
 
 
 def add_parser(commands: Any) -> None:
@@ -30,8 +30,20 @@ def run(arguments: argparse.Namespace) -> int:
     filters = {name: getattr(arguments, name) for name in ("tenant", "adapter", "since", "until")}
     params = {name: value for name, value in filters.items() if value is not None}
     rows = list(every(arguments, "/usage", {**params, "group_by": groups}))
-    if arguments.output == "table" and any("money" in row for row in rows):
-        emit("table", [{**row, **row.get("money", {})} for row in rows], (*groups, *COUNTS, *MONEY))
-    else:
-        emit(arguments.output, rows, (*groups, *COUNTS))
+    currency = next((row["money"]["currency"] for row in rows if "money" in row), None)
+    if arguments.output == "table":
+        rows = [{**row, "device_seconds": row["device_ms"] / 1000, **_money(row)} for row in rows]
+    cost, parts = ({}, {}) if currency is None else ({"cost": f"cost {currency}"}, _named(MONEY_PARTS))
+    counts = {"requests": "requests", **TOKENS, **cost, "device_seconds": "device s"}
+    emit(arguments.output, rows, {**_named(groups), **counts, **PARTS, **parts})
     return 0
+
+
+def _named(columns: Sequence[str]) -> dict[str, str]:
+    return {column: column.replace("_", " ") for column in columns}
+
+
+def _money(row: dict[str, Any]) -> dict[str, Any]:
+    """`cost`: of the device, of cached tokens and of stored ones; what was saved is no part of it."""
+    money = row.get("money")
+    return {} if money is None else {**money, "cost": money["device"] + money["cached"] + money["stored"]}

@@ -11,7 +11,7 @@ import pytest
 from multiflora_platform.cli.main import main
 
 ROW = {"tenant": "acme", "requests": 2, "prompt_tokens": 9, "device_ms": 1500.0}
-MONEY = {"currency": "EUR", "device": 3.0, "cached": 0.25, "saved": 1.75, "computed_again": 0.5}
+MONEY = {"currency": "EUR", "device": 3.0, "cached": 0.25, "stored": 0.5, "saved": 1.75, "computed_again": 0.5}
 
 
 @pytest.mark.parametrize("row", [ROW, {**ROW, "money": MONEY}])
@@ -26,3 +26,4 @@ def test_money_has_columns_where_there_are_prices(
     assert main(command) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert ("SAVED" in head.split(), "1.75" in line) == ("money" in row, "money" in row)
+    assert ("COST EUR" in head, "3.75" in line.split()) == ("money" in row, "money" in row), "what is charged"
