@@ -24,6 +24,8 @@ class RecentUse(NamedTuple):
     last_used_at: float  # Unix seconds: the last request's arrival
     timed_answers: int  # that p95_seconds is about: the last TIMED_ANSWERS at most
     p95_seconds: float | None  # from arrival to end, of whole answers; None before the first
+    ended: int  # requests that error_share is about: the last TIMED_ANSWERS at most
+    error_share: float | None  # of them, those that ended in a server's error; None before the first
     tokens_per_second: float  # over the last SPEED_SECONDS whole seconds
 
 
@@ -31,6 +33,8 @@ class RecentUse(NamedTuple):
 class _Recent:
     used_at: float
     times: deque[float] = field(default_factory=lambda: deque(maxlen=TIMED_ANSWERS))
+    failed: deque[bool] = field(default_factory=lambda: deque(maxlen=TIMED_ANSWERS))
+    """Of the last requests that ended, whether by a server's error."""
     tokens: deque[list[int]] = field(default_factory=lambda: deque(maxlen=SPEED_SECONDS + 1))
     """[second, tokens] of the last seconds that had any."""
 
@@ -59,10 +63,13 @@ class AdapterActivity:
             recent.tokens.append([second, 0])
         recent.tokens[-1][1] += count
 
-    def answered(self, adapter: str | None, seconds: float) -> None:
-        """An answer is whole, so long after its request came."""
+    def ended(self, adapter: str | None, seconds: float | None, *, is_error: bool) -> None:
+        """A request ended; seconds: of a whole answer, since the request came."""
         recent = self._recent.get(adapter)
-        if recent is not None:
+        if recent is None:
+            return
+        recent.failed.append(is_error)
+        if seconds is not None:
             recent.times.append(seconds)
 
     def all(self) -> dict[str | None, RecentUse]:
@@ -73,4 +80,5 @@ class AdapterActivity:
 def _shown(recent: _Recent, now: int) -> RecentUse:
     tokens = sum(count for second, count in recent.tokens if now - SPEED_SECONDS <= second < now)
     p95 = quantile(sorted(recent.times), 0.95)
-    return RecentUse(recent.used_at, len(recent.times), p95, tokens / SPEED_SECONDS)
+    share = sum(recent.failed) / len(recent.failed) if recent.failed else None
+    return RecentUse(recent.used_at, len(recent.times), p95, len(recent.failed), share, tokens / SPEED_SECONDS)

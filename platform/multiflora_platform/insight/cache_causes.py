@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multiflora_platform.insight.kept_prompts import KeptPrompts
-from multiflora_platform.insight.request_log import LoggedRequest
+from multiflora_platform.insight.logged_request import LoggedRequest
 
 # That another one has cached the same beginning is not for a tenant to know: it could try texts until one hits.
 _OF_OTHERS = ("other_tenant", "other_adapter")

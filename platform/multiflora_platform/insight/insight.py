@@ -32,8 +32,9 @@ from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.gauges import gauges_of
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
+from multiflora_platform.insight.logged_request import LoggedRequest, PromptFacts
 from multiflora_platform.insight.mirrors.cache_feeds import CacheFeeds
-from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
+from multiflora_platform.insight.request_log import RequestLog
 from multiflora_platform.insight.savings import Savings
 from multiflora_platform.insight.series import Series
 from multiflora_platform.insight.views.activity import Alert, Point
@@ -251,7 +252,7 @@ class _SeriesWatch(Observer):
     def ended(self, outcome: str, error: ApiError | None) -> None:
         # A deadline is the client's own: missing it is no error of the server.
         is_error = error is not None and error.status >= 500 and error.code != "deadline_exceeded"
-        self._insight.series.ended(is_error=is_error)
-        if outcome == "ok":
-            self._insight.activity.answered(self._facts.adapter, time.time() - self._facts.at)
+        seconds = time.time() - self._facts.at if outcome == "ok" else None
+        self._insight.series.ended(self._model, seconds, is_error=is_error)
+        self._insight.activity.ended(self._facts.adapter, seconds, is_error=is_error)
         self._insight.note_end(self._facts.adapter, error)

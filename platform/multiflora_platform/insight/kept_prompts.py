@@ -17,7 +17,8 @@ import msgspec
 
 from multiflora_engine.protocol.requests import DocumentSpan
 from multiflora_platform.engine import Life
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
+from multiflora_platform.insight.request_log import bare_id
 
 MOST_PROMPTS = 100
 """Of one tenant."""
@@ -87,7 +88,7 @@ class KeptPrompts:
     def find(self, id: str, tenant: str | None, *, of_all: bool = False) -> KeptPrompt | None:
         """By a request's id, or by its answer's, with or without the letters before it (`chatcmpl-`, `resp_`). Of an
         answer to several prompts, the first. of_all: other tenants' prompts, too."""
-        bare = id.rpartition("-")[2].rpartition("_")[2]
+        bare = bare_id(id)
         tenants = [*self._by_tenant] if of_all else [tenant]
         prompts = (one for owner in tenants for one in self.of(owner))
         return next((one for one in prompts if bare in (one.facts.id, one.facts.answer)), None)

@@ -3,7 +3,9 @@ and, of what an earlier life of it had, those of EarlierLives."""
 
 from __future__ import annotations
 
-from multiflora_platform.insight.views.misses import Miss
+from collections.abc import Iterable
+
+from multiflora_platform.insight.views.misses import CacheExplanation, Loss, LossPage, Miss
 from multiflora_platform.insight.views.requests import RequestView
 
 _WORDS = {
@@ -32,3 +34,26 @@ def miss_of(request: RequestView) -> Miss | None:
         reason=request.miss_reason,
         detail=_WORDS[request.miss_reason].format(cached=request.cached_tokens),
     )
+
+
+def losses_of(explained: Iterable[tuple[str, CacheExplanation | None]]) -> LossPage:
+    """By cause. explained: of each miss its request's id, newest first; None: its prompt is not kept."""
+    seen = list(explained)
+    by_cause: dict[str, list[tuple[str, CacheExplanation]]] = {}
+    for id, found in seen:
+        if found is not None:
+            by_cause.setdefault(found.cause, []).append((id, found))
+    items = [
+        Loss(
+            cause=cause,
+            prompts=len(of),
+            lost_tokens=sum(one.lost_tokens for _, one in of),
+            lost_seconds=sum(one.lost_seconds for _, one in of),
+            elsewhere_tokens=sum(one.elsewhere_tokens for _, one in of),
+            advice=of[0][1].advice,
+            request_id=of[0][0],
+        )
+        for cause, of in by_cause.items()
+    ]
+    ranked = sorted(items, key=lambda item: (-item.lost_tokens, -item.elsewhere_tokens))
+    return LossPage(ranked, len(seen), sum(found is None for _, found in seen))

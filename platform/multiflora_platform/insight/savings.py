@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 from multiflora_platform.insight.views.cache import Saving
 from multiflora_platform.prices import Prices
 

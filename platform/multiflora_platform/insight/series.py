@@ -5,11 +5,11 @@ Observations are added as they happen; a tick closes each second. Knows neither 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from multiflora_platform.insight.views.activity import BaseGauges, Point, SeriesAnswer
+from multiflora_platform.insight.views.activity import BaseGauges, EndedRequests, Point, ReplicaMemory, SeriesAnswer
 
 SECONDS, MINUTES = 900, 1440
 _MINUTE = 60
@@ -34,6 +34,7 @@ class EngineGauges:
     device_bytes: int | None = None
     cache_bytes: int = 0
     """Of engine_bytes, what caches that fill up hold by now: KV blocks on a CPU, copies of them."""
+    memory: Mapping[str, ReplicaMemory] = field(default_factory=dict)
 
     @property
     def kv_use(self) -> float:
@@ -42,7 +43,13 @@ class EngineGauges:
     @property
     def shown(self) -> BaseGauges:
         return BaseGauges(
-            self.running, self.waiting, self.kv_blocks, self.kv_blocks_used, self.engine_bytes, self.device_bytes
+            self.running,
+            self.waiting,
+            self.kv_blocks,
+            self.kv_blocks_used,
+            self.engine_bytes,
+            self.device_bytes,
+            dict(self.memory),
         )
 
 
@@ -63,6 +70,25 @@ class Gauges:
 
 
 @dataclass
+class _Ended:
+    """One model's requests that ended since the interval began. seconds: of whole answers."""
+
+    requests: int = 0
+    errors: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float | None, *, is_error: bool) -> None:
+        self.requests += 1
+        self.errors += is_error
+        if seconds is not None:
+            _keep(self.seconds, seconds)
+
+    @property
+    def shown(self) -> EndedRequests:
+        return EndedRequests(self.requests, self.errors, quantile(sorted(self.seconds), 0.95))
+
+
+@dataclass
 class _Interval:
     """What happened since it began."""
 
@@ -70,8 +96,7 @@ class _Interval:
     itl: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
     evicted_tokens: int = 0
-    requests: int = 0
-    errors: int = 0
+    ended: defaultdict[str, _Ended] = field(default_factory=lambda: defaultdict(_Ended))
     tokens: Counter[str] = field(default_factory=Counter)
     cache_queries: int = 0
     cache_hits: int = 0
@@ -92,13 +117,14 @@ class _Interval:
             waiting=gauges.total(lambda base: base.waiting),
             kv_use=max((base.kv_use for base in gauges.bases.values()), default=0.0),
             cache_hit_rate=self.cache_hits / self.cache_queries if self.cache_queries else None,
-            requests=self.requests,
-            errors=self.errors,
+            requests=sum(one.requests for one in self.ended.values()),
+            errors=sum(one.errors for one in self.ended.values()),
             host_bytes=gauges.gateway_bytes + gauges.total(lambda base: base.engine_bytes),
             gateway_bytes=gauges.gateway_bytes,
             engine_bytes=gauges.total_of_some(lambda base: base.engine_bytes),
             device_bytes=gauges.total_of_some(lambda base: base.device_bytes),
             by_model=by_model | ({OTHER: rest} if rest > 1e-9 else {}),
+            ended_by_model={model: one.shown for model, one in self.ended.items()},
             evicted_tokens_per_second=self.evicted_tokens / seconds,
             cache_bytes=gauges.total(lambda base: base.cache_bytes),
             by_base={name: base.shown for name, base in gauges.bases.items()},
@@ -131,10 +157,11 @@ class Series:
             if since_last is not None:
                 _keep(interval.itl, since_last)
 
-    def ended(self, *, is_error: bool) -> None:
+    def ended(self, model: str, seconds: float | None, *, is_error: bool) -> None:
+        """seconds: from arrival to end, of a whole answer. Of more models than are told of, the rest are one."""
         for interval in (self._second, self._minute):
-            interval.requests += 1
-            interval.errors += is_error
+            known = model in interval.ended or len(interval.ended) < _MOST_MODELS
+            interval.ended[model if known else OTHER].add(seconds, is_error=is_error)
 
     def tick(self, at: float, gauges: Gauges) -> Point:
         """Closes the second that ends now (Unix seconds)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Depends
@@ -26,17 +27,23 @@ async def get_activity(request: Request) -> Response:
     since = datetime.now(UTC).date() - timedelta(days=_DAYS - 1)
     counted, recent = await services.usage.by_adapter(since), services.insight.activity.all()
     adapters = sorted(counted.keys() | recent.keys(), key=lambda adapter: adapter or "")
-    items = [_use(adapter, counted.get(adapter), recent.get(adapter)) for adapter in adapters]
+    days = [(since + timedelta(days=number)).isoformat() for number in range(_DAYS)]
+    items = [_use(adapter, days, counted.get(adapter), recent.get(adapter)) for adapter in adapters]
     return await compressed(request, ActivityAnswer(since.isoformat(), _DAYS, SPEED_SECONDS, items))
 
 
-def _use(adapter: str | None, counted: AdapterRequests | None, recent: RecentUse | None) -> AdapterUse:
+def _use(
+    adapter: str | None, days: Sequence[str], counted: AdapterRequests | None, recent: RecentUse | None
+) -> AdapterUse:
     return AdapterUse(
         adapter=adapter,
         requests=counted.requests if counted else 0,
+        by_day=[counted.by_day.get(day, 0) if counted else 0 for day in days],
         last_day=counted.last_day if counted else None,
         last_used_at=recent.last_used_at if recent else None,
         timed_answers=recent.timed_answers if recent else 0,
         p95_seconds=recent.p95_seconds if recent else None,
+        ended_requests=recent.ended if recent else 0,
+        error_share=recent.error_share if recent else None,
         tokens_per_second=recent.tokens_per_second if recent else 0.0,
     )

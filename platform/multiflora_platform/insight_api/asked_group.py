@@ -14,11 +14,11 @@ from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.groups import Group
 from multiflora_platform.services import Services
 
-_Model = Annotated[str | None, Query(description="a base model, or an adapter of it; without it, the default one")]
+AskedModel = Annotated[str | None, Query(description="a base model, or an adapter of it; without it, the default one")]
 
 
 async def _asked_group(
-    request: Request, principal: Annotated[Principal, Depends(require_admin)], model: _Model = None
+    request: Request, principal: Annotated[Principal, Depends(require_admin)], model: AskedModel = None
 ) -> Group:
     """Raises AdapterNotFound."""
     services: Services = request.app.state.services

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
@@ -21,7 +21,7 @@ from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.services import Services
 from multiflora_platform.web.pagination import event_id
 from multiflora_platform.web.problems import InvalidRequest, Unavailable
-from multiflora_platform.web.resources import answers, compressed
+from multiflora_platform.web.resources import answers, compressed, event_stream
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 _LAST = 2**53
@@ -47,8 +47,7 @@ async def list_cache_events(
         # A browser that comes again sends the same address and what it has heard.
         heard = event_id(last_event_id) if last_event_id else None
         events = feed.follow(cursor if heard is None else heard, snapshot=snapshot and heard is None)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_frames(services, feed, events), media_type="text/event-stream", headers=headers)
+        return event_stream(request, _frames(services, feed, events))
     page = await feed.page(cursor, limit, snapshot=snapshot)
     assert page.position is not None, "a page is whole"
     return await compressed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -16,15 +17,17 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.reuse_audit import ReuseAuditor
 from multiflora_platform.gateway.background.warming import Warmed, cache_principal, warm_prompt, warmed_ids
+from multiflora_platform.gateway.explaining.inquiry import explain_logged
 from multiflora_platform.gateway.generation.admission import wake
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.groups import Group
 from multiflora_platform.insight.bodies import AuditQuestion, WarmPrompt
-from multiflora_platform.insight.misses import miss_of
+from multiflora_platform.insight.logged_request import LoggedRequest
+from multiflora_platform.insight.misses import losses_of, miss_of
 from multiflora_platform.insight.views.cache import CacheAnswer, CacheRun, CacheText, CacheTrace, WarmAnswer
-from multiflora_platform.insight.views.misses import MissPage, ReuseAudit
-from multiflora_platform.insight_api.asked_group import AskedGroup
+from multiflora_platform.insight.views.misses import LossPage, Miss, MissPage, ReuseAudit
+from multiflora_platform.insight_api.asked_group import AskedGroup, AskedModel
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.prices import prices_of
@@ -41,6 +44,7 @@ router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]
 Admin = Annotated[Principal, Depends(require_admin)]
 _MOST_MISSES = 200
+_MOST_EXPLAINED = 100
 
 
 @router.get("/cache", responses=answers(CacheAnswer))
@@ -78,12 +82,29 @@ async def get_cache(request: Request, group: AskedGroup, replica: OneReplica = N
 
 
 @router.get("/cache/misses", responses=answers(MissPage))
-async def list_misses(request: Request) -> Response:
+async def list_misses(request: Request, group: AskedGroup, model: AskedModel = None) -> Response:
     """The last prompts of which the cache had less than it could have, and why; newest first."""
+    found = islice(_missed(request, None if model is None else group), _MOST_MISSES)
+    return await compressed(request, MissPage([miss for _, miss in found]))
+
+
+@router.get("/cache/losses", responses=answers(LossPage))
+async def list_losses(request: Request, group: AskedGroup, model: AskedModel = None) -> Response:
+    """Tokens that the last 100 misses lost, by cause, with what to do about each."""
+    services: Services = request.app.state.services
+    entries = [entry for entry, _ in islice(_missed(request, None if model is None else group), _MOST_EXPLAINED)]
+    explained = [(entry, await explain_logged(services, entry, None)) for entry in entries]
+    return rendered(losses_of((entry.facts.id, found) for entry, found in explained))
+
+
+def _missed(request: Request, group: Group | None) -> Iterator[tuple[LoggedRequest, Miss]]:
+    """Newest first. group: of whose base model alone; None: of all."""
     log = request.app.state.services.insight.requests
-    misses = (miss_of(entry.view()) for entry in log.newest() if entry.miss_reason)
-    found = [miss for miss, _ in zip((miss for miss in misses if miss), range(_MOST_MISSES), strict=False)]
-    return await compressed(request, MissPage(found))
+    for entry in (log.find(one.id) for one in log.newest() if one.miss_reason):
+        if group is not None and entry.facts.base_digest != group.base_digest:
+            continue
+        if miss := miss_of(entry.view()):
+            yield entry, miss
 
 
 @router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))

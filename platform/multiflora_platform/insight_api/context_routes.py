@@ -33,7 +33,7 @@ from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
 from multiflora_platform.web.refusals import Forbidden
 from multiflora_platform.web.request_headers import Absent, Unchanged
-from multiflora_platform.web.resources import answers, rendered, resource
+from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["contexts"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -54,7 +54,8 @@ async def list_contexts(
     book = _services(request).contexts.book
     found = [one for one in book.all() if one.key > after and owner in (None, one.key[0])]
     token = encode_token("/".join(found[limit - 1].key)) if len(found) > limit else None
-    return rendered(ContextPage(await asyncio.gather(*(_view(request, one) for one in found[:limit])), token))
+    views = await asyncio.gather(*(_view(request, one) for one in found[:limit]))
+    return await compressed(request, ContextPage(views, token))
 
 
 @router.put("/contexts/{name}", openapi_extra=schema(ContextBody), responses=answers(Context, 200, 201))

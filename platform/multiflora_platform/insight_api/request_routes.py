@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from msgspec.structs import replace
@@ -11,16 +12,22 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.inquiry import explain_logged
+from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.insight.insight import Insight
-from multiflora_platform.insight.request_log import LoggedRequest
-from multiflora_platform.insight.views.requests import RequestPage, RequestView
+from multiflora_platform.insight.logged_request import LoggedRequest
+from multiflora_platform.insight.request_log import Entry
+from multiflora_platform.insight.views.misses import CacheExplanation
+from multiflora_platform.insight.views.requests import KeptBody, RequestPage, RequestView
 from multiflora_platform.insight_api.errors import RequestForgotten
+from multiflora_platform.services import Services
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.refusals import Forbidden
 from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["insight"])
 AnyKey = Annotated[Principal, Depends(require_key)]
+_CHAT = "/v1/chat/completions"
 
 
 @router.get("/requests", responses=answers(RequestPage))
@@ -34,18 +41,15 @@ async def list_requests(
     tenant: str | None = None,
     since: Annotated[str | None, Query(max_length=64, description="an answer's cursor")] = None,
 ) -> Response:
-    """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+    """The last 50,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
     if not principal.is_admin and tenant not in (None, principal.tenant):
         raise Forbidden("A tenant's key sees its own requests only.")
     log = _insight(request).requests
     before = decode_token(page_token) if page_token else None
     changes, cursor = log.changes_since(since), log.cursor
     found: list[RequestView] = []
-    for entry in log.newest(before):
-        facts = entry.facts
-        if changes is not None and entry.changed <= changes and entry.ended_at is not None:
-            continue
-        if model not in (None, facts.model) or tenant not in (None, facts.tenant) or status not in (None, entry.status):
+    for entry in log.newest(before, changes):
+        if model not in (None, entry.model) or tenant not in (None, entry.tenant) or status not in (None, entry.status):
             continue
         if not _may_see(principal, entry):
             continue
@@ -59,20 +63,49 @@ async def list_requests(
 
 @router.get("/requests/{id}", responses=answers(RequestView))
 async def get_request(request: Request, principal: AnyKey, id: str) -> Response:
-    """One prompt, with the stages it went through, and for admins what it said where the server keeps that."""
-    insight = _insight(request)
-    entry = insight.requests.find(id)
+    """One prompt, by its id or its answer's, with its stages, and for admins its texts where they are kept."""
+    entry = _entry(request, principal, id)
+    return rendered(replace(_view(principal, entry), body=_body(request, principal, entry)))
+
+
+@router.get("/requests/{id}/cache", responses=answers(CacheExplanation))
+async def explain_request(request: Request, principal: AnyKey, id: str) -> Response:
+    """What the prefix cache had of one prompt, where it parts from the closest before it, why, what to do."""
+    services: Services = request.app.state.services
+    entry = _entry(request, principal, id)
+    found = await explain_logged(services, entry, _chat(_body(request, principal, entry), entry.facts.path))
+    if found is None:
+        raise RequestForgotten("Its prompt is not kept: the newest 100 of a tenant are, up to 524,288 tokens.")
+    return rendered(found)
+
+
+def _entry(request: Request, principal: Principal, id: str) -> LoggedRequest:
+    """Raises RequestForgotten."""
+    log = _insight(request).requests
+    entry = log.find(id) or log.find_by_answer(id)
     if entry is None or not _may_see(principal, entry):
         raise RequestForgotten(f"There is no request {id[:80]!r} among the last ones.")
-    body = insight.bodies.find(id) if insight.bodies is not None and principal.is_admin else None
-    return rendered(replace(_view(principal, entry), body=body))
+    return entry
 
 
-def _may_see(principal: Principal, entry: LoggedRequest) -> bool:
-    return principal.is_admin or entry.facts.tenant == principal.tenant
+def _body(request: Request, principal: Principal, entry: LoggedRequest) -> KeptBody | None:
+    bodies = _insight(request).bodies
+    return bodies.find(entry.facts.id) if bodies is not None and principal.is_admin else None
 
 
-def _view(principal: Principal, entry: LoggedRequest) -> RequestView:
+def _chat(body: KeptBody | None, path: str) -> ChatRequest | None:
+    """None too of one behind a context, whose messages are not the whole prompt's."""
+    if body is None or path != _CHAT:
+        return None
+    chat = msgspec.json.decode(body.request, type=ChatRequest)
+    return None if chat.context is not None else chat
+
+
+def _may_see(principal: Principal, entry: Entry) -> bool:
+    return principal.is_admin or entry.tenant == principal.tenant
+
+
+def _view(principal: Principal, entry: Entry) -> RequestView:
     """A tenant learns nothing of the engines."""
     view = entry.view()
     return view if principal.is_admin else replace(view, placement=None)

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.configuration import value_and_source
 from multiflora_platform.engine import ReplicaHandle
 from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
@@ -21,15 +22,15 @@ from multiflora_platform.insight.views.server import DoctorPage, DoctorRow, Sett
 from multiflora_platform.insight.views.slots import CapacityAnswer, ReplicaSlots, SlotMoment, SlotResident, SlotsAnswer
 from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
-from multiflora_platform.observability.machine import checks
+from multiflora_platform.observability.machine import checks, sizes_check
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.registry.snapshot.snapshot import Snapshot
 from multiflora_platform.registry.snapshot.version_names import names_of
 from multiflora_platform.services import Services
-from multiflora_platform.settings import Settings, shown
+from multiflora_platform.settings import Settings
 from multiflora_platform.text.template_lint import template_checks
 from multiflora_platform.web.json_bodies import read_json, schema
-from multiflora_platform.web.resources import answers, compressed, rendered
+from multiflora_platform.web.resources import answers, compressed, event_stream, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 
@@ -41,15 +42,14 @@ async def get_series(request: Request, window: Annotated[int, Query(ge=1, le=MIN
 
 
 @router.get("/series/stream", include_in_schema=False)
-async def stream_series(request: Request) -> StreamingResponse:
+async def stream_series(request: Request) -> Response:
     """Server-sent events: a `point` each second."""
 
     async def frames() -> AsyncIterator[bytes]:
         async for point in _services(request).insight.points():
             yield b"event: point\ndata: %s\n\n" % msgspec.json.encode(point)
 
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(frames(), media_type="text/event-stream", headers=headers)
+    return event_stream(request, frames())
 
 
 @router.get("/alerts", responses=answers(AlertPage))
@@ -95,15 +95,11 @@ async def ask_capacity(request: Request, group: AskedGroup) -> Response:
 
 @router.get("/settings", responses=answers(SettingPage))
 async def list_settings(request: Request) -> Response:
-    """Every setting, and where its value came from; no secrets."""
+    """Every setting, and where its value came from; no secrets. What the engine chooses is as it chose."""
     services = _services(request)
+    settings, sources, ready = services.settings, services.setting_sources, services.engine.ready
     rows = [
-        SettingView(
-            name,
-            shown(name, getattr(services.settings, name)),
-            services.setting_sources.get(name, "default"),
-            field.description or "",
-        )
+        SettingView(name, *value_and_source(settings, sources, name, ready), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
     return rendered(SettingPage(rows))
@@ -113,10 +109,12 @@ async def list_settings(request: Request) -> Response:
 async def get_doctor(request: Request) -> Response:
     """What `multiflora doctor` says of the server's machine and of the disk with its data."""
     services = _services(request)
-    tokenizer = services.model.tokenizer
+    tokenizer, ready = services.model.tokenizer, services.engine.ready
+    sizes = [] if ready is None else [sizes_check(ready, ready.has_graphs)]
     rows = await asyncio.to_thread(
         lambda: [
             *checks(services.settings.data_dir),
+            *sizes,
             *template_checks(tokenizer.templates, tokenizer.template_findings),
         ]
     )

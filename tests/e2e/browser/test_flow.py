@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -72,6 +73,43 @@ def test_register_compare_roll_out_and_back(window: Window, shop: Server, adapte
         page.locator(".toast", has_text="is back on").get_by_role("button", name="Undo").click()
         window.toast("Moved back.")
         assert http.get("/api/v1/adapters/shop-sql").json()["aliases"]["default"] == {"split": {"1": 90, "2": 10}}
+    window.open("/adapters?q=shop-sql").get_by_role("table").get_by_text("v1 90% · v2 10%").wait_for()
+    page = window.open("/adapters/shop-sql")
+    page.get_by_label("At a glance").get_by_text("v1 90% · v2 10%").wait_for()
+    page.get_by_role("row", name="v2 ready").get_by_text("default 10%").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("row", name="v2 ready").get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "shop-sql-2.tar"
+
+
+def test_what_differs_between_versions_is_shown_and_what_is_well_is_folded(window: Window, shop: Server) -> None:
+    with shop.http() as http:
+        assert http.post("/api/v1/adapters", json={"name": "differing"}).status_code == 201
+        for alpha in (4, 8):
+            config = json.loads((EXTRACT / "adapter_config.json").read_text()) | {"lora_alpha": alpha}
+            files = {
+                "adapter_config.json": json.dumps(config).encode(),
+                "adapter_model.safetensors": (EXTRACT / "adapter_model.safetensors").read_bytes(),
+                "README.md": f"# Card of alpha {alpha}".encode(),
+            }
+            parts = [("files", (name, data)) for name, data in files.items()]
+            assert http.post("/api/v1/adapters/differing/versions", files=parts).status_code == 201
+    page = window.open("/adapters/differing")
+    side = page.get_by_role("region", name="Side by side")
+    side.get_by_role("rowheader", name="Alpha").wait_for()
+    assert side.get_by_role("rowheader", name="Rank").count() == 0
+    side.get_by_role("button", name="All", exact=True).click()
+    side.get_by_role("rowheader", name="Rank").wait_for()
+    validation = page.get_by_role("region", name="Validation of version 2")
+    row = validation.get_by_text("All values are finite.")
+    row.wait_for(state="hidden")
+    validation.get_by_text("5 checks").click()
+    row.wait_for()
+    page = window.open("/adapters/differing?tab=card")
+    page.get_by_text("Card of alpha 8").wait_for()
+    page.get_by_role("combobox", name="Version").select_option("v1")
+    page.get_by_text("Card of alpha 4").wait_for()
+    page.wait_for_url("**/ui/adapters/differing?tab=card&card=1")
 
 
 def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server, adapter_folder: Path) -> None:
@@ -180,7 +218,7 @@ def test_answers_that_differ_become_cases_of_an_eval(window: Window, shop: Serve
     assert case["checks"][0]["text"].startswith("SELECT name")
 
 
-def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adapter_folder: Path) -> None:
+def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, shop: Server, adapter_folder: Path) -> None:
     for folder in (adapter_folder, EXTRACT):
         register(window, "examined", folder)
     page = window.open("/adapters/examined?tab=evals")
@@ -205,10 +243,23 @@ def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adap
     page.get_by_role("button", name="Close").click()
     page.get_by_role("region", name="Side by side").get_by_text("worse", exact=True).wait_for()
     page.evaluate(COUNT_ROWS)
-    for _ in range(2):  # the page looks at the runs again, and shows what it found
-        with page.expect_response("**/eval-runs?limit=200*"):
-            pass
+    # What is changed elsewhere makes the page look at the runs, too, and show what it found.
+    for text in ("looked at", "looked at again"):
+        with page.expect_response("**/eval-runs?limit=200*"), shop.http() as http:
+            assert http.patch("/api/v1/adapters/pirate", json={"description": text}).status_code == 200
     assert page.evaluate("window.rows") == 0, "the same two answers are not compared again"
+    page.get_by_role("row", name="examined@1").first.get_by_role("button", name="Run again").click()
+    window.toast("The run is queued.")
+    page.get_by_label("Ask", exact=True).select_option("other")
+    page.get_by_role("combobox", name="Model").fill("mix")
+    page.get_by_role("option", name="A mix of adapters…").click()
+    for field, name in (("Adapter 1", "sql@1"), ("Adapter 2", "pirate@1")):
+        page.get_by_role("combobox", name=field).fill(name)
+        page.get_by_role("combobox", name=field).press("Enter")
+    page.get_by_role("button", name="Ask this mix").click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("columnheader", name="mix").wait_for()
+    page.get_by_role("img", name=re.compile("Scores over time")).wait_for()
     page = window.open("/adapters/examined?tab=aliases")
     page.get_by_role("button", name="Change…").first.click()
     page.get_by_role("button", name="10%").click()
@@ -362,13 +413,13 @@ def test_a_tenant_gets_a_key_with_a_quota(window: Window, shop: Server) -> None:
     page.get_by_label("Name", exact=True).fill("acme")
     page.get_by_label("Requests per minute").fill("60")
     page.get_by_label("Tokens a day").fill("8")
-    page.get_by_role("button", name="Make tenant").click()
+    page.get_by_role("button", name="Create tenant").click()
     page.get_by_role("cell", name="acme").wait_for()
     page.get_by_role("button", name="New key").click()
     page.get_by_label("Name", exact=True).fill("ci")
     page.get_by_label("Belongs to").select_option("acme")
     page.get_by_label("Only some of what its role may").check()
-    page.get_by_role("button", name="Make key").click()
+    page.get_by_role("button", name="Create key").click()
     page.get_by_text("Shown only now").wait_for()
     key = page.get_by_role("group", name="Key", exact=True).inner_text()
     page.get_by_role("button", name="Done").click()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.browser.test_pages import AXE, serious
+from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -38,6 +39,26 @@ def test_the_language_changes_at_once_and_is_kept(make_window: Any, shop: Server
     page.reload()
     page.get_by_role("heading", name="槽位与内存", level=1).wait_for()
     assert page.locator("html").get_attribute("lang") == "zh-CN"
+
+
+def test_a_form_keeps_its_text_and_a_table_its_rows_in_another_language(window: Window, shop: Server) -> None:
+    page = window.open("/register")
+    page.get_by_label("Adapter", exact=True).fill("half-written")
+    page.get_by_label("Description").fill("Not to be lost")
+    page.get_by_label("Language").select_option("zh")
+    page.get_by_role("heading", name="注册适配器", level=1).wait_for()
+    assert page.get_by_label("适配器", exact=True).input_value() == "half-written"
+    assert page.get_by_label("描述").input_value() == "Not to be lost"
+    page.get_by_role("link", name="适配器", exact=True).click()
+    page.get_by_role("columnheader", name="名称").wait_for()
+    page.get_by_label("语言").select_option("en")
+    page.get_by_role("columnheader", name="Name").wait_for()
+    page.get_by_text("on device").first.wait_for()
+    assert page.get_by_text("在设备上").count() == 0
+    page.get_by_role("link", name="Overview").click()
+    page.get_by_role("region", name="Memory").get_by_text("gateway").wait_for()
+    page.get_by_label("Language").select_option("zh")
+    page.get_by_role("region", name="内存").get_by_text("网关").wait_for()
 
 
 def test_the_first_choice_is_the_browsers(make_window: Any, shop: Server) -> None:

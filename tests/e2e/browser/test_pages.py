@@ -7,11 +7,12 @@ import io
 import json
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -65,6 +66,21 @@ LINES = """row => {
 # Choices whose last ones cannot be reached.
 CUT_OFF = """() => [...document.querySelectorAll(".segmented")]
     .filter(choice => choice.scrollWidth > choice.clientWidth).length"""
+# What a finger meets that is less than 40 pixels high, with its label; links that are names are as high as text. What
+# the picture of the cache has is in its tree, too.
+SMALL_TARGETS = """() => [...document.querySelectorAll("button, select, summary, input, nav a, .button, .crumb, .help")]
+    .filter(one => !one.disabled && !["file", "range"].includes(one.type))
+    .filter(one => one.checkVisibility({visibilityProperty: true}))
+    .filter(one => !one.closest(".visually-hidden, .skip, thead, .vhead, .icicle"))
+    .filter(one => {
+        const after = getComputedStyle(one, "::after");
+        const beyond = after.content === "none" ? 0 : -2 * parseFloat(after.top || 0);
+        const heights = [one, one.closest("label")].map(part => part?.getBoundingClientRect().height ?? 0);
+        return heights[0] > 0 && Math.max(...heights) + beyond < 39.5;
+    })
+    .map(one => one.outerHTML.slice(0, 120))"""
+# Buttons that open dialogs.
+OPENERS = re.compile(r"…$|^New |^Load a model$|^Code$")
 # Tables without buttons that export them; the documentation's are text.
 NOT_EXPORTED = """() => [...document.querySelectorAll("table:not(.prose table), .vtable")]
     .filter(table => !table.closest(".card, .rollout")?.querySelector(".export")).length"""
@@ -131,7 +147,46 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
                 found[path, width] = reach
             if choices := page.evaluate(CUT_OFF):
                 found[path, width, "choices that are cut off"] = choices
+            if width == 360 and (small := page.evaluate(SMALL_TARGETS)):
+                found[path, width, "less than 40 pixels high"] = small[:4]
         page.set_viewport_size({"width": 1440, "height": 900})
+    assert not found, json.dumps([*found.items()], indent=1)
+
+
+def test_every_dialog_is_accessible_in_both_themes_and_fits_a_phone(make_window: Any, shop: Server) -> None:
+    with shop.http() as http:
+        key = {"name": "k" * 64, "role": "tenant", "tenant": "seen"}
+        assert http.post("/api/v1/keys", json=key).status_code == 201
+    window = make_window(shop, bypass_csp=True, reduced_motion="reduce")
+    window.sign_in(shop.key)
+    found: dict[Any, Any] = {}
+    opened = set()
+    for path in [*(path for path in PAGES if not path.startswith(("/docs", "/tour", "/register"))), "/playground"]:
+        page = window.open(path)
+        window.settled()
+        labels = [label.strip() for label in page.locator("main button:visible:enabled").all_inner_texts()]
+        for name in dict.fromkeys(label for label in labels if OPENERS.search(label)):
+            page.get_by_role("main").get_by_role("button", name=name, exact=True).first.click()
+            # Some lead to a form within the page.
+            if page.locator("dialog[open]").count() == 0 or (path.partition("?")[0], name) in opened:
+                window.open(path)
+                window.settled()
+                continue
+            opened.add((path.partition("?")[0], name))
+            page.evaluate(AXE)
+            for theme in ("light", "dark"):
+                page.emulate_media(color_scheme=theme)
+                if problems := serious(window):
+                    found[path, name, theme] = problems
+            page.set_viewport_size({"width": 360, "height": 800})
+            if page.locator("dialog").evaluate("one => one.scrollWidth > one.clientWidth"):
+                found[path, name] = "wider than a phone"
+            if small := page.evaluate(SMALL_TARGETS):
+                found[path, name, "less than 40 pixels high"] = small[:4]
+            page.set_viewport_size({"width": 1440, "height": 900})
+            page.keyboard.press("Escape")
+            page.locator("dialog[open]").wait_for(state="detached")
+    assert len(opened) > 12, opened
     assert not found, json.dumps([*found.items()], indent=1)
 
 
@@ -176,12 +231,18 @@ def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> 
     page.get_by_role("region", name="Refused").get_by_text("model_not_found").wait_for()
     page.get_by_role("region", name="Refused").get_by_text("1×", exact=True).wait_for()
     page.get_by_role("region", name="Busiest models").get_by_role("link", name="sql").wait_for()
-    heat = page.get_by_role("region", name="Tokens by model and time")
-    heat.locator("i[title*='sql'][style*='opacity']").first.wait_for()
+    heat = page.get_by_role("region", name="Models by time")
+    for measure, words in (("Tokens", "tokens"), ("Requests", "requests"), ("p95", "95 of 100 within")):
+        heat.get_by_role("button", name=measure, exact=True).click()
+        heat.locator(f"i[title^='sql, '][title*='{words}'][style*='opacity']").first.wait_for()
+    heat.get_by_role("button", name="Errors", exact=True).click()
+    page.wait_for_url("**/ui/?heat=errors")
+    page.get_by_role("region", name="Memory").get_by_role("list").get_by_text("weights").wait_for()
     chart = page.get_by_role("region", name="Generated tokens per second, by model")
     other = page.get_by_role("region", name="Memory").locator(".legend .at")
     assert other.count() == 0
     # The mark may stand anywhere: the pointer goes along the whole axis, and every chart says what is under it.
+    chart.scroll_into_view_if_needed()
     plot = chart.locator(".u-over").bounding_box()
     assert plot is not None
     said = set()
@@ -189,7 +250,7 @@ def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> 
         page.mouse.move(plot["x"] + plot["width"] * step / 100, plot["y"] + 20)
         page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         said.update(other.all_inner_texts())
-    assert any("sql@marked alias moved" in text for text in said), said
+    assert any("alias moved (sql@marked)" in text for text in said), said
 
 
 def downloaded(page: Page, table: str, kind: str) -> str:
@@ -228,23 +289,24 @@ def test_columns_are_chosen_at_the_table_and_kept_in_the_address(make_window: An
     page.get_by_role("link", name="sql", exact=True).wait_for()
     every = csv.DictReader(io.StringIO(downloaded(page, "adapters", "CSV"))).fieldnames
     assert every is not None
-    assert "tags" in every
+    unseen = {"tags", "bytes", "speed"}
+    assert {"aliases", *unseen} <= set(every)
     page.get_by_role("button", name="Columns").focus()
     for key in ("Enter", "Tab", "Tab", "Tab", "Tab", "Space", "Escape"):
         page.keyboard.press(key)
     assert page.get_by_role("button", name="Columns").evaluate("button => button === document.activeElement")
-    page.get_by_role("columnheader", name="Tags").wait_for(state="detached")
+    page.get_by_role("columnheader", name="Aliases").wait_for(state="detached")
     assert csv.DictReader(io.StringIO(downloaded(page, "adapters", "CSV"))).fieldnames == [
-        key for key in every if key != "tags"
+        key for key in every if key not in {"aliases", *unseen}
     ]
     page.get_by_role("checkbox", name="Select sql").wait_for()
     address = page.url
     page = window.open("/adapters")
     page.wait_for_url(address)
-    assert page.get_by_role("columnheader", name="Tags").count() == 0
+    assert page.get_by_role("columnheader", name="Aliases").count() == 0
     page.get_by_role("button", name="Columns").click()
     page.get_by_role("button", name="Usual columns").click()
-    page.get_by_role("columnheader", name="Tags").wait_for()
+    page.get_by_role("columnheader", name="Aliases").wait_for()
     assert page.url.endswith("/ui/adapters")
 
     other = make_window(shop, has_touch=True)
@@ -252,7 +314,7 @@ def test_columns_are_chosen_at_the_table_and_kept_in_the_address(make_window: An
     other.page.set_viewport_size({"width": 390, "height": 800})
     page = other.open(address.partition("/ui")[2])
     page.get_by_role("link", name="sql", exact=True).wait_for()
-    assert page.get_by_role("columnheader", name="Tags").count() == 0
+    assert page.get_by_role("columnheader", name="Aliases").count() == 0
     page = other.open("/settings?q=log_bodies&columns.settings=name+value+nothing")
     card = page.get_by_role("row", name="log_bodies")
     card.wait_for()
@@ -466,9 +528,9 @@ def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Wind
             assert bar[1] == pytest.approx((stage["end"] - stage["start"]) / total, abs=0.01)
         page.get_by_role("link", name="Replay in the playground").click()
         page.get_by_text("again with its user").wait_for()
-        assert page.get_by_label("Message").input_value() == "Name a product."
+        assert page.get_by_label("New message").input_value() == "Name a product."
         assert json.loads(page.get_by_label("JSON schema").input_value()) == answer["schema"]
-        page.get_by_label("Message").fill("Name a price.")
+        page.get_by_label("New message").fill("Name a price.")
         page.get_by_role("button", name="Run").click()
         page.get_by_role("region", name="Answer of pirate@1").get_by_text("length").wait_for()
         (again, *_) = http.get("/api/v1/requests?model=pirate@1").json()["items"]
@@ -478,6 +540,22 @@ def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Wind
     shape = kept["response_format"]["json_schema"]
     assert shape == shape | answer, "the schema, its name and that it is not strict"
     assert kept == body | {"model": "pirate@1", "messages": messages, "response_format": kept["response_format"]}
+
+
+def test_a_request_explains_what_the_cache_had_of_it(window: Window, shop: Server) -> None:
+    rules = "Answer in one short sentence, and never say more than you are asked for. " * 2
+    for day in (28, 29):
+        messages = [
+            {"role": "system", "content": f"Today is 2026-11-{day}. {rules}"},
+            {"role": "user", "content": "Hi"},
+        ]
+        with shop.http() as http:
+            made = http.post("/v1/chat/completions", json={"model": "triage", "messages": messages, "max_tokens": 1})
+    page = window.open(f"/requests/{made.json()['id']}")
+    card = page.get_by_role("region", name="Prefix cache")
+    card.get_by_text("in message 1 (system)").wait_for()
+    assert [mark.inner_text()[:2] for mark in card.locator("mark").all()] == ["28", "29"]
+    card.get_by_text("A time stands there.").wait_for()
 
 
 # Two texts word by word; what the form of a rollout takes for steps.
@@ -494,13 +572,21 @@ STEPS = """async (texts) => {
 
 
 def test_two_texts_are_compared_to_the_last_blank(window: Window) -> None:
-    pairs = [["one two", "one three"], ["one \n", "one"], [" ", ""], ["", ""], ["a  b ", "a  b "]]
+    pairs = [
+        ["one two", "one three"],
+        ["one \n", "one"],
+        [" ", ""],
+        ["", ""],
+        ["a  b ", "a  b "],
+        ["今天好", "今天很好"],
+    ]
     assert window.open("/settings").evaluate(WORDS, pairs) == [
         [["same", "one"], ["left", " two"], ["right", " three"]],
         [["same", "one"], ["left", " \n"]],
         [["left", " "]],
         [],
         [["same", "a  b "]],
+        [["same", "今天"], ["right", "很"], ["same", "好"]],
     ]
 
 
@@ -514,10 +600,9 @@ REPLAYED = """async ([path, request]) => {
     const base = document.querySelector('meta[name="ui-base"]').content;
     const { taskOf } = await import(base + "pages/playground/replay.js");
     const { requestOf } = await import(base + "pages/playground/request.js");
-    const { DEFAULTS } = await import(base + "pages/playground/settings.js");
-    const task = taskOf({ path, body: { request } }, DEFAULTS);
+    const task = taskOf({ path, body: { request } });
     const changed = { ...task, settings: { ...task.settings, schema: '{"type": "number"}' } };
-    return [task, changed].map(one => requestOf(request.model, one).body);
+    return [task, changed].map(one => requestOf(request.model, "", one).body);
 }"""
 
 
@@ -530,6 +615,118 @@ def test_a_replay_keeps_the_schema_and_how_it_is_called(window: Window) -> None:
     chat = shaped | {"messages": [{"role": "user", "content": "The price?"}]}
     other = {"type": "json_schema", "json_schema": named | {"schema": {"type": "number"}}}
     assert page.evaluate(REPLAYED, ["/v1/chat/completions", chat]) == [chat, chat | {"response_format": other}]
+
+
+def test_the_overview_tells_why_a_rollout_was_rolled_back_and_which_requests_cost_most(
+    window: Window, shop: Server
+) -> None:
+    with shop.http() as http:
+        asked = {"model": "sql", "prompt": "Which products cost most?", "max_tokens": 4}
+        assert http.post("/v1/completions", json=asked).status_code == 200
+    now = datetime.now(UTC)
+    names = {
+        "adapter": "sql",
+        "alias": "default",
+        "stable": 1,
+        "candidate": 2,
+        "percent": 5,
+        "candidate_observed": None,
+    }
+    over = {"id": 1, **names, "state": "rolled_back", "reason": "12% of 25 requests failed"}
+    rollouts = [
+        {**over, "id": 3, "state": "running", "reason": "", "ended_at": None},
+        {**over, "ended_at": now.isoformat()},
+        {**over, "id": 2, "reason": "of yesterday", "ended_at": (now - timedelta(days=2)).isoformat()},
+        {**over, "id": 4, "state": "promoted", "reason": "by hand", "ended_at": now.isoformat()},
+    ]
+    page = window.page
+    page.route("**/api/v1/rollouts?*", lambda route: route.fulfill(json={"items": rollouts, "next_page_token": None}))
+    window.open("/")
+    items = page.get_by_role("region", name="Rollouts", exact=True).get_by_role("listitem")
+    expect(items).to_have_count(2)
+    expect(items.nth(0)).to_contain_text("v1 to v2, 5%")
+    expect(items.nth(1)).to_contain_text("v2: 12% of 25 requests failed")
+    page.get_by_role("region", name="Costliest requests").get_by_role("link").first.click()
+    page.wait_for_url(re.compile(r"/ui/requests/[0-9a-f]{32}$"))
+
+
+def test_the_audit_is_filtered_and_leads_to_what_was_changed(window: Window) -> None:
+    """What was deleted with all that was its own has no page any more."""
+    done = {
+        ("adapter.updated", "sql"): "/adapters/sql",
+        ("alias.moved", "sql@stable"): "/adapters/sql?tab=aliases",
+        ("version.created", "sql@2"): "/adapters/sql?compare=2",
+        ("context.created", "admin/shipping"): "/contexts?q=shipping",
+        ("tenant.updated", "seen"): "/tenants/seen",
+        ("webhook.created", "wh_1"): "/webhooks/wh_1",
+        ("key.revoked", "key_1"): "/tenants?tab=keys",
+        ("adapter.deleted", "gone"): None,
+        ("session.closed", "oidc:ada"): None,
+    }
+    at = datetime.now(UTC).isoformat()
+    rows = [
+        {"id": 99 - i, "at": at, "actor": f"admin/{target}", "action": action, "target": target, "detail": {}}
+        for i, (action, target) in enumerate(done)
+    ]
+    page = window.page
+    page.route("**/api/v1/audit?*", lambda route: route.fulfill(json={"items": rows, "next_page_token": None}))
+    window.open("/audit")
+    table = page.get_by_role("table", name="Audit")
+    for (_, target), address in done.items():
+        link = table.get_by_role("link", name=target, exact=True)
+        if address is None:
+            expect(link).to_have_count(0)
+        else:
+            expect(link).to_have_attribute("href", f"/ui{address}")
+    page.get_by_role("combobox", name="What", exact=True).select_option(label="tenant changed")
+    page.wait_for_url("**/ui/audit?what=tenant.updated")
+    expect(table.get_by_role("link")).to_have_text(["seen"])
+    page.get_by_role("combobox", name="Who", exact=True).select_option("admin/wh_1")
+    page.get_by_text("Nothing matches").wait_for()
+
+
+def test_settings_that_were_set_stand_first(window: Window) -> None:
+    page = window.open("/settings")
+    sources = page.get_by_role("group", name="Settings", exact=True).get_by_role("row").locator("td:nth-child(3)")
+    sources.first.wait_for()
+    told = sources.all_inner_texts()
+    defaults = told.index("default")
+    assert 0 < defaults < len(told)
+    assert set(told[defaults:]) == {"default"}
+
+
+def test_what_tenants_spent_stands_beside_what_they_used(window: Window, shop: Server) -> None:
+    """From the list of tenants, and of one tenant by its adapters; the days have two axes."""
+    counts = (
+        "requests",
+        "prompt_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "uncached_tokens",
+        "completion_tokens",
+    )
+    used = {**dict.fromkeys(counts, 30), "device_ms": 1500, "day": datetime.now(UTC).date().isoformat()}
+    money = {"currency": "EUR", "device": 3.0, "cached": 0.5, "stored": 0.25, "saved": 1.0, "computed_again": 0}
+    rows = [
+        {**used, "tenant": "globex", "adapter": None, "device_ms": 1},
+        {**used, "tenant": "spender", "adapter": "sql", "money": money},
+    ]
+    with shop.http() as http:
+        assert http.post("/api/v1/tenants", json={"name": "spender"}).status_code == 201
+    page = window.page
+    page.route("**/api/v1/usage?*", lambda route: route.fulfill(json={"items": rows, "next_page_token": None}))
+    window.open("/tenants")
+    page.get_by_role("link", name="Usage", exact=True).click()
+    spent = page.get_by_role("group", name="By tenant, since the beginning", exact=True).get_by_role("row")
+    expect(spent.nth(1)).to_contain_text(re.compile("spender.*EUR.3.75"))
+    expect(spent.nth(2)).to_contain_text("globex")
+    expect(page.locator(".days-up")).to_have_text("100500")
+    expect(page.locator(".days-along span").last).to_have_text(used["day"][5:])
+    expect(page.get_by_label("Sums")).to_contain_text(re.compile("Cost\\s*EUR.3.75"))
+    window.open("/tenants/spender")
+    expect(page.get_by_role("group", name="By adapter, since the beginning", exact=True)).to_contain_text(
+        re.compile("sql.*EUR.3.75")
+    )
 
 
 def test_each_table_of_savings_is_sorted_by_its_own_heads(window: Window) -> None:
@@ -794,6 +991,23 @@ def test_the_overview_tells_base_models_apart_where_there_are_several(window: Wi
     ]
 
 
+MEMORY = """async (points) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { linesByPart, linesByReplica } = await import(base + "pages/overview/memory.js");
+    const told = lines => lines.map(({label, values}) => [label, ...values]);
+    return [told(linesByPart(points)), told(linesByReplica(points))];
+}"""
+
+
+def test_memory_is_told_by_part_and_by_replica(window: Window) -> None:
+    one = {"weights": 4, "kv": 2, "adapters": 1, "copies": 0, "rest": 3}
+    two = {**one, "kv": 5, "rest": None}
+    points = [{"by_base": {"demo": {"memory": {"0": one}}}}, {"by_base": {"demo": {"memory": {"0": one, "1": two}}}}]
+    by_part, by_replica = window.open("/settings").evaluate(MEMORY, points)
+    assert by_part == [["weights", 4, 8], ["KV blocks", 2, 7], ["adapters", 1, 2], ["engine", 3, 3]]
+    assert by_replica == [["replica 0", 10, 10], ["replica 1", 0, 10]]
+
+
 def test_a_prefix_is_warmed(window: Window) -> None:
     page = window.open("/cache")
     page.get_by_role("button", name="Warm a prefix…").click()
@@ -806,11 +1020,11 @@ def test_a_context_is_made_held_and_deleted(window: Window) -> None:
     page = window.open("/contexts")
     page.get_by_role("button", name="New context").first.click()
     page.get_by_label("Name", exact=True).fill("handbook")
-    page.get_by_label("Text", exact=True).fill(
+    page.get_by_label("Message", exact=True).fill(
         "Returns are taken for thirty days, with the bill and in their box. " * 4
     )
     page.get_by_label("Models", exact=True).fill("pirate")
-    page.get_by_role("button", name="Make context").click()
+    page.get_by_role("button", name="Create context").click()
     row = page.get_by_role("row", name="handbook")
     row.get_by_text("warm").wait_for()
     row.get_by_text("held").wait_for()
@@ -820,6 +1034,44 @@ def test_a_context_is_made_held_and_deleted(window: Window) -> None:
     page.get_by_label("Type handbook to confirm").fill("handbook")
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_text("No contexts yet").wait_for()
+
+
+# What is pressed or written in, where it can be seen, and is too low for a finger: with its text.
+SMALL_TARGETS = """() => [...document.querySelectorAll(
+        "main button:not(.sort, .cut, .fold), main a.button, main select, main summary, .tabs a, "
+        + "main input:not([type=checkbox], [type=range])")]
+    .filter(target => target.checkVisibility() && !target.closest(".visually-hidden"))
+    .map(target => [target.textContent.trim().slice(0, 30), target.getBoundingClientRect().height])
+    .filter(([, height]) => height > 0 && height < 39.5)"""
+# Sizes of text but for headings, numbers and code.
+TEXT_SIZES = """() => [...new Set([...document.querySelectorAll("main *")]
+    .filter(one => [...one.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim())
+        && !one.closest("h1, h2, code, pre, kbd, .mono, svg, dd"))
+    .map(one => Math.round(parseFloat(getComputedStyle(one).fontSize))))].sort()"""
+
+
+def test_a_phones_targets_are_large_enough_and_text_has_two_sizes(make_window: Any, shop: Server) -> None:
+    window = make_window(shop, viewport={"width": 390, "height": 800})
+    window.page.goto(f"{shop.url}/ui/")
+    window.page.get_by_label("API key").fill(shop.key)
+    window.page.keyboard.press("Enter")
+    window.page.get_by_role("button", name="Open the navigation").wait_for()
+    for path in (
+        "/",
+        "/adapters",
+        "/adapters/sql",
+        "/adapters/sql?tab=evals",
+        "/requests",
+        "/tenants?tab=keys",
+        "/jobs",
+    ):
+        page = window.open(path)
+        window.settled()
+        assert page.evaluate(SMALL_TARGETS) == [], path
+        assert set(page.evaluate(TEXT_SIZES)) <= {12, 14}, path
+    row = window.open("/adapters").get_by_role("row", name="sql")
+    row.get_by_role("checkbox", name="Select sql").check()
+    assert row.get_by_role("cell").nth(1).get_attribute("data-label") == "Name"
 
 
 def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) -> None:

@@ -137,6 +137,49 @@ def test_ten_thousand_adapters_scroll(window: Window) -> None:
 
 
 # Milliseconds between frames while the table is scrolled through in large steps.
+# Instead of the server: pages of 1,000 of the last 50,000 requests, and none that changed since.
+FAKE_REQUESTS = """() => {
+  const real = window.fetch;
+  const one = (i) => ({
+    id: `r${i}`, at: 1e9 - i, tenant: null, key_id: null, model: `model-${i % 7}`, adapter: null, version: null,
+    digest: null, path: "/v1/completions", stream: false, status: i % 100 ? 200 : 500, code: null, prompt_tokens: 9,
+    cached_tokens: 0, cache_write_tokens: 0, completion_tokens: 1, finish_reason: "stop", queue_seconds: 0,
+    load_seconds: null, prefill_seconds: 0.1, decode_seconds: 0.1,
+    ttft: 0.1 + (i % 10) / 10, total_seconds: 2, device_seconds: 0.1,
+    miss_reason: "", timeline: [], count: 1, placement: null, body: null,
+  });
+  window.fetch = async (path, init) => {
+    if (!String(path).startsWith("/api/v1/requests?")) return real(path, init);
+    const asked = new URLSearchParams(path.split("?")[1]);
+    const start = Number(asked.get("page_token") ?? 0);
+    const items = asked.has("since") ? [] : Array.from({ length: 1000 }, (_, i) => one(start + i));
+    const following = asked.has("since") || start + 1000 === 50000 ? null : String(start + 1000);
+    const page = { items, next_page_token: following, cursor: "c", is_complete: !asked.has("since") };
+    return new Response(JSON.stringify(page), { headers: { "Content-Type": "application/json" } });
+  };
+}"""
+
+
+def test_fifty_thousand_requests_are_loaded_on_demand_filtered_and_scroll(window: Window) -> None:
+    page = window.page
+    page.add_init_script(f"({FAKE_REQUESTS})()")
+    window.open("/requests")
+    page.get_by_text("The newest 1,000 of this server process").wait_for()
+    page.get_by_role("button", name="Load older ones").click()
+    page.get_by_text("The newest 50,000 of this server process").wait_for()
+    assert page.get_by_role("button", name="Load older ones").count() == 0
+    table = page.get_by_role("table", name="Requests")
+    assert table.get_attribute("aria-rowcount") == "50001"
+    table.focus()
+    page.keyboard.press("End")
+    page.locator("a[href$='/requests/r49999']").wait_for()
+    frames = page.evaluate(SCROLL)
+    assert statistics.median(frames) < 1000, frames
+    assert page.locator(".vbody .vrow").count() < 80, "only what is seen is drawn"
+    page.get_by_role("button", name="Failed", exact=True).click()
+    page.get_by_text("500 rows", exact=True).wait_for()
+
+
 SCROLL = """async () => {
   const box = document.querySelector('.viewport');
   const gaps = [];

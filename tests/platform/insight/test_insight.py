@@ -14,7 +14,7 @@ from multiflora_platform.gateway.schemas.requests import CompletionRequest
 from multiflora_platform.insight import insight as insight_module
 from multiflora_platform.insight.alerts.alerts import AlertChange
 from multiflora_platform.insight.insight import Insight
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 from multiflora_platform.observability.observers import PromptStart
 from multiflora_platform.web.openai_errors import ApiError
 

@@ -6,7 +6,7 @@ from array import array
 
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.insight.kept_prompts import OVERHEAD, KeptPrompt, KeptPrompts, Outline, outline_of
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 
 
 def prompt(id: str, tenant: str | None = "a", size: int = 1) -> KeptPrompt:

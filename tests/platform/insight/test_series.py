@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multiflora_platform.insight.series import OTHER, EngineGauges, Gauges, Series
+from multiflora_platform.insight.views.activity import EndedRequests
 
 IDLE = Gauges({}, 1000)
 
@@ -20,14 +21,16 @@ def test_a_second_has_its_rates_and_quantiles() -> None:
     series.generated("sql", 3, None)
     series.generated("sql", 1, 0.02)
     series.generated("base", 2, 0.04)
-    series.ended(is_error=False)
-    series.ended(is_error=True)
+    for number in range(1, 21):
+        series.ended("sql", number / 10, is_error=False)
+    series.ended("base", None, is_error=True)
     point = series.tick(50.0, of(running=2, waiting=1, kv_blocks=8, kv_blocks_used=4, cache_queries=200, cache_hits=50))
     assert (point.at, point.tokens_per_second, point.prompt_tokens_per_second) == (50.0, 6.0, 1000.0)
     assert (point.ttft_p50, point.ttft_p95, point.itl_p50, point.itl_p95) == (0.5, 0.95, 0.04, 0.04)
-    assert (point.requests, point.errors, point.running, point.waiting, point.kv_use) == (2, 1, 2, 1, 0.5)
+    assert (point.requests, point.errors, point.running, point.waiting, point.kv_use) == (21, 1, 2, 1, 0.5)
     assert point.cache_hit_rate == 0.25
     assert point.by_model == {"sql": 4.0, "base": 2.0}
+    assert point.ended_by_model == {"sql": EndedRequests(20, 0, 2.0), "base": EndedRequests(1, 1, None)}
     empty = series.tick(51.0, of(cache_queries=200, cache_hits=50))
     assert (empty.tokens_per_second, empty.ttft_p50, empty.cache_hit_rate, empty.requests) == (0.0, None, None, 0)
 
@@ -78,6 +81,9 @@ def test_many_models_share_one_line() -> None:
     series = Series()
     for number in range(40):
         series.generated(f"adapter-{number:02d}", 100 - number, None)
-    by_model = series.tick(1.0, IDLE).by_model
+        series.ended(f"adapter-{number:02d}", 1.0, is_error=False)
+    point = series.tick(1.0, IDLE)
+    by_model = point.by_model
     assert len(by_model) == 33
+    assert (len(point.ended_by_model), point.ended_by_model[OTHER].requests, point.requests) == (33, 8, 40)
     assert by_model[OTHER] == sum(100 - number for number in range(32, 40))

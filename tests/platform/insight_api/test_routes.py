@@ -19,7 +19,7 @@ from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_platform.insight.kept_bodies import KeptBodies
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 
 CHAT = "/v1/chat/completions"
 HASH, PARENT = "ab" * 32, "cd" * 32
@@ -44,6 +44,7 @@ async def get(house: House, path: str, status: int = 200) -> Any:
         ("GET", "activity"),
         ("GET", "cache"),
         ("GET", "cache/misses"),
+        ("GET", "cache/losses"),
         ("GET", "cache/events"),
         ("GET", f"cache/{HASH}/text"),
         ("POST", f"cache/{HASH}:drop"),
@@ -173,6 +174,7 @@ async def test_the_series_counts_what_goes_by_and_is_followed_live(house: House)
     await insight.close()
     assert point.by_model == {"sql": 4.0}
     assert (point.requests, point.errors) == (1, 0)
+    assert (point.ended_by_model["sql"].requests, point.ended_by_model["sql"].p95_seconds > 0) == (1, True)
     (shown,) = (await get(house, "series?window=900"))["points"]
     assert shown["tokens_per_second"] == 4.0
     assert shown["ttft_p50"] > 0
@@ -385,6 +387,7 @@ async def test_an_adapters_numbers_are_its_own_however_busy_others_are(house: Ho
     base, sql = answer["items"]
     assert (base["adapter"], base["timed_answers"], sql["adapter"]) == (None, 100, "sql")
     assert (sql["requests"], sql["timed_answers"], sql["last_day"]) == (2, 1, today.isoformat())
+    assert (sql["by_day"], sql["ended_requests"], sql["error_share"]) == ([0, 0, 0, 0, 0, 0, 2], 2, 0.5)
     assert 0 < sql["p95_seconds"] < 60
     assert sql["last_used_at"] == pytest.approx(time.time(), abs=60)
 
@@ -414,6 +417,9 @@ async def test_settings_hide_secrets(make_house: Any) -> None:
     assert (rows["max_loras"]["value"], rows["max_loras"]["source"]) == ("5", "env")
     assert "mf-secret" not in json.dumps(page)
     assert rows["port"]["source"] == "default"
+    chosen = house.services.engine.ready
+    assert (rows["max_num_seqs"]["value"], rows["max_num_seqs"]["source"]) == (str(chosen.max_num_seqs), "device")
+    assert (rows["gpu_memory_utilization"]["value"], rows["gpu_memory_utilization"]["source"]) == ("", "default")
     await house.services.grammars.close()
 
 
@@ -422,6 +428,7 @@ async def test_the_doctor_looks_at_the_machine(house: House) -> None:
     assert rows["python"]["ok"]
     assert str(house.services.settings.data_dir.parent) in rows["disk"]["detail"]
     assert "torch" in rows["packages"]["detail"]
+    assert rows["engine sizes"]["detail"] == "8 sequences and 2048 tokens a step"
 
 
 async def test_without_an_engine_it_says_so(house: House) -> None:

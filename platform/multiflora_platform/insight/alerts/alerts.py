@@ -26,6 +26,11 @@ class Alerts:
         self._clock = clock
         self._known: dict[str, Alert] = {}
 
+    @property
+    def known(self) -> list[Alert]:
+        """As the last look found them, the worst first."""
+        return sorted(self._known.values(), key=lambda alert: (alert.severity != "error", alert.id))
+
     def of(self, findings: Sequence[Finding]) -> list[Alert]:
         """The worst first. What is found no more is forgotten."""
         before, now = self._known, self._clock()
@@ -33,7 +38,7 @@ class Alerts:
         raised = [AlertChange(True, alert, now) for id, alert in self._known.items() if id not in before]
         cleared = [AlertChange(False, alert, now) for id, alert in before.items() if id not in self._known]
         self.on_change(raised + cleared)
-        return sorted(self._known.values(), key=lambda alert: (alert.severity != "error", alert.id))
+        return self.known
 
     def _alert(self, finding: Finding, now: float) -> Alert:
         known = self._known.get(finding.id)

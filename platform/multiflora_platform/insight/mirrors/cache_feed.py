@@ -93,12 +93,15 @@ class CacheFeed:
                     return Events([item for events in parts for item in events.items], parts[-1].position, True)
 
     async def follow(self, position: int | None, *, snapshot: bool = False) -> AsyncGenerator[Events]:
-        """The same without an end, until `stop`. A listener that is too slow for what is kept gets a snapshot again."""
+        """The same without an end, until `stop` and what came before it. A listener that is too slow for what is kept
+        gets a snapshot again."""
         with self._listening():
             at = self.position if position is None and not snapshot else position
             needs_all = snapshot
-            while not self._is_stopped:
+            while True:
                 if needs_all or at is None or not self._has(at):
+                    if self._is_stopped:
+                        return
                     async for events in self._snapshot():
                         yield events
                         at, needs_all = events.position, False
@@ -108,6 +111,8 @@ class CacheFeed:
                 if events.items:
                     at = events.position
                     yield events
+                elif self._is_stopped:
+                    return
                 elif not await _is_set(news):
                     yield Events([], at)
 

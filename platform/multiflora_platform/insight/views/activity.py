@@ -5,8 +5,21 @@ from __future__ import annotations
 import msgspec
 
 
+class ReplicaMemory(msgspec.Struct, frozen=True):
+    """What one engine has of memory, in bytes. On a GPU weights, kv and adapters are the device's and kv is all blocks;
+    on a CPU they are parts of the process, and kv is the blocks that were used by now. copies: of KV and adapters, in
+    host memory. rest: of its processes, what is none of these; None while there is no process."""
+
+    weights: int
+    kv: int
+    adapters: int
+    copies: int
+    rest: int | None
+
+
 class BaseGauges(msgspec.Struct, frozen=True):
-    """The engines of one base model. engine_bytes: that their processes have now; None while there is none."""
+    """The engines of one base model. engine_bytes: that their processes have now; None while there is none. memory: by
+    replica."""
 
     running: int
     waiting: int
@@ -14,6 +27,15 @@ class BaseGauges(msgspec.Struct, frozen=True):
     kv_blocks_used: int
     engine_bytes: int | None
     device_bytes: int | None
+    memory: dict[str, ReplicaMemory]
+
+
+class EndedRequests(msgspec.Struct, frozen=True):
+    """Of one model, in an interval. p95_seconds: from arrival to end, of whole answers; None for none."""
+
+    requests: int
+    errors: int
+    p95_seconds: float | None
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -41,6 +63,7 @@ class Point(msgspec.Struct, frozen=True):
     """None while there is none."""
     device_bytes: int | None
     by_model: dict[str, float]
+    ended_by_model: dict[str, EndedRequests]
     evicted_tokens_per_second: float
     """Of the prompts' tokens, those computed again because their KV had been evicted."""
     cache_bytes: int
@@ -57,15 +80,19 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
 
 class AdapterUse(msgspec.Struct, frozen=True):
     """Of one adapter (None: the base). requests: since the answer's `since`, of all servers on the database, as in the
-    usage. The rest is this server's own, since its start: p95_seconds is about the last timed_answers whole answers."""
+    usage, and by_day of each of its days. The rest is this server's own, since its start: p95_seconds is about the last
+    timed_answers whole answers, error_share (of servers' errors) about the last ended_requests."""
 
     adapter: str | None
     requests: int
+    by_day: list[int]
     last_day: str | None
     """UTC, with requests; None for none since `since`."""
     last_used_at: float | None
     timed_answers: int
     p95_seconds: float | None
+    ended_requests: int
+    error_share: float | None
     tokens_per_second: float
 
 

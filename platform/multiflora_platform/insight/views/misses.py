@@ -66,7 +66,8 @@ class FirstDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 class CacheExplanation(msgspec.Struct, frozen=True, kw_only=True):
     """What the prefix cache has of a prompt, and why not more. lost_tokens: what an earlier request had computed, or
-    would have if this one began as it did; lost_seconds: of the device, estimated. advice: the next step."""
+    would have if this one began as it did; lost_seconds: of the device, estimated. advice: the next step.
+    elsewhere_tokens: of a prompt that is unlike earlier ones, those that they have behind another beginning."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -75,6 +76,27 @@ class CacheExplanation(msgspec.Struct, frozen=True, kw_only=True):
     lost_tokens: int
     lost_seconds: float
     advice: str
+    elsewhere_tokens: int = 0
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """What prompts lost by one cause, as an explanation of each has it. request_id: the newest of them."""
+
+    cause: str
+    prompts: int
+    lost_tokens: int
+    lost_seconds: float
+    elsewhere_tokens: int
+    advice: str
+    request_id: str
+
+
+class LossPage(msgspec.Struct, frozen=True):
+    """What costs most first. prompts: that were looked at; unexplained: of these, those that are not kept any more."""
+
+    items: list[Loss]
+    prompts: int
+    unexplained: int
 
 
 class AuditedPrompt(msgspec.Struct, frozen=True, kw_only=True):

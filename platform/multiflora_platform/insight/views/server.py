@@ -12,7 +12,7 @@ class ProfilePage(msgspec.Struct, frozen=True):
 
 
 class SettingView(msgspec.Struct, frozen=True):
-    """source: cli, env, file or default. value: secrets hidden."""
+    """source: cli, env, file, default or device. value: secrets hidden."""
 
     name: str
     value: str

@@ -1,9 +1,10 @@
 /** Starts the UI: who is signed in, which page the address means, and that page's module. */
 import { html, render, useEffect, useState } from "./lib/html.js";
 import { watchServer } from "./lib/api.js";
-import { language, startLanguage, t } from "./lib/language.js";
+import { startLanguage, t } from "./lib/language.js";
 import { go, match, path, startRouter } from "./lib/router.js";
 import { isAdmin, loadSession, session } from "./lib/session.js";
+import { Lazy, loadPage } from "./components/lazy.js";
 import { Shell, Toasts } from "./components/shell.js";
 import { Empty, Failure, Skeleton } from "./components/states.js";
 
@@ -43,27 +44,6 @@ function found(where) {
   return null;
 }
 
-const load = (module) => import(`./pages/${module}.js`);
-
-/** A page's component, once its module is there; `waiting` until then. */
-function Lazy({ module, parts, waiting }) {
-  const [view, setView] = useState(null);
-  useEffect(() => {
-    let left = false;
-    load(module).then(
-      ({ default: Component }) => !left && setView({ module, Component }),
-      () => !left && setView({ module, failed: true }),
-    );
-    return () => { left = true; };
-  }, [module]);
-  if (view?.module !== module) return waiting;
-  if (view.failed) {
-    return html`<${Empty} title=${t("This page could not be loaded")} icon="gone"
-      action=${html`<button class="button" onClick=${() => location.reload()}>${t("Load again")}</button>`}>${t("The server is not answering, or it has been updated since this window was opened.")}<//>`;
-  }
-  return html`<${view.Component} ...${parts} />`;
-}
-
 function Page() {
   const page = found(path.value);
   return html`<div class="page" key=${path.value}>${page
@@ -71,7 +51,6 @@ function Page() {
     : html`<${Empty} title=${t("There is no such page")} action=${html`<a class="button" href="/ui/adapters">${t("To the adapters")}</a>`} />`}</div>`;
 }
 
-/** In another language all is drawn anew: what a chart or a page keeps is in the former. */
 function App() {
   const [error, setError] = useState(null);
   const start = () => loadSession().then(() => setError(null), setError);
@@ -80,13 +59,13 @@ function App() {
   useEffect(() => { if (wantsHome) go("/adapters", { replace: true }); }, [wantsHome]);
   if (error) return html`<main class="sign-in"><${Failure} error=${error} onRetry=${start} /></main>`;
   if (session.value === undefined || wantsHome) return null;
-  if (session.value === null) return html`<${Lazy} key=${language.value} module="sign-in" waiting=${null} /><${Toasts} />`;
-  return html`<${Shell} key=${language.value}><${Page} /><//>`;
+  if (session.value === null) return html`<${Lazy} module="sign-in" waiting=${null} /><${Toasts} />`;
+  return html`<${Shell}><${Page} /><//>`;
 }
 
 startRouter();
 // The first page's code comes while the session is asked for; what fails here is told by Page.
-load(found(path.peek())?.module ?? "overview").catch(() => {});
+loadPage(found(path.peek())?.module ?? "overview").catch(() => {});
 watchServer();
 await startLanguage();
 render(html`<${App} />`, document.getElementById("app"));

@@ -66,7 +66,7 @@ def test_requests_that_fail(every: int, expected: list[str]) -> None:
     series = Series()
     for tick in range(60):
         for number in range(5):
-            series.ended(is_error=(5 * tick + number) % every == 0)
+            series.ended("sql", None, is_error=(5 * tick + number) % every == 0)
         series.tick(float(tick), IDLE)
     assert found(series) == expected
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from multiflora_platform.insight.drift import drift as drift_module
 from multiflora_platform.insight.drift.drift import Drift, PromptPlace, PromptReader
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, Outline
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 from multiflora_platform.insight.views.misses import DriftItem
 from multiflora_platform.observability.observers import PromptStart
 

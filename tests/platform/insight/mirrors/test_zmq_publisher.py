@@ -1,7 +1,8 @@
-"""A mirror over ZeroMQ has what the engine has: by what is published, and by what it asks for again."""
+"""A mirror over ZeroMQ has what the engines have: by what is published, and by what it asks for again."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -14,22 +15,24 @@ import zmq
 import zmq.asyncio
 from tests.platform.insight.mirrors.test_cache_feed import Engine, some_ids
 
-from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
-from multiflora_platform.insight.mirrors.zmq_publisher import CannotPublish, address_of, publishing
+from multiflora_platform.insight.mirrors import zmq_publisher
+from multiflora_platform.insight.mirrors.cache_feeds import CacheFeeds
+from multiflora_platform.insight.mirrors.zmq_publisher import CacheEventsPublisher, CannotPublish, publishing
 from multiflora_platform.settings import Settings
 
 _PATIENCE_MS = 20_000
 
 
 class Mirror:
-    """What a program has that applies what it hears, in order."""
+    """What a program has that applies what it hears of one engine, in order."""
 
-    def __init__(self, events: str, replay: str) -> None:
+    def __init__(self, events: str, replay: str, topic: bytes = b"kv/base/0") -> None:
         self.hashes: set[str] = set()
         self.last = -1
+        self._topic = topic
         self._context = zmq.asyncio.Context(1)
         self._heard = self._context.socket(zmq.SUB)
-        self._heard.subscribe(b"kv")
+        self._heard.subscribe(topic)
         self._heard.connect(events)
         self._asked = self._context.socket(zmq.DEALER)
         self._asked.connect(replay)
@@ -39,14 +42,14 @@ class Mirror:
         if not await self._heard.poll(timeout_ms):
             return False
         topic, number, event = await self._heard.recv_multipart()
-        assert topic == b"kv"
+        assert topic == self._topic
         if int.from_bytes(number, "big") > self.last:
             self._apply(number, event)
         return True
 
     async def ask(self, asked: bytes) -> int:
         """How many events came before the end."""
-        await self._asked.send_multipart([b"", asked])
+        await self._asked.send_multipart([b"", asked, self._topic])
         for count in range(10_000):
             assert await self._asked.poll(_PATIENCE_MS)
             _, number, event = await self._asked.recv_multipart()
@@ -79,16 +82,35 @@ def held(engine: Engine) -> set[str]:
     return {hash.hex() for hash in engine.held()}
 
 
+class Base:
+    """A base model with its engines, as far as they are mirrored."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.name = name
+        self.engine = SimpleNamespace(replicas=[self.made(number) for number in range(count)])
+
+    def made(self, number: int) -> Engine:
+        engine = cast(Any, Engine())
+        engine.group, engine.id = self.name, str(number)
+        return cast(Engine, engine)
+
+
+def publisher_of(bases: list[Base], feeds: CacheFeeds | None = None, topic: str = "kv/") -> CacheEventsPublisher:
+    return CacheEventsPublisher(feeds or CacheFeeds(), cast(Any, bases), dict, topic)
+
+
 @pytest.fixture
-async def published(tmp_path: Path) -> AsyncIterator[Any]:
-    engine = Engine()
-    feed = CacheFeed(cast(Any, engine), most_blocks=12)
+async def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """A base model with one engine, and a mirror of it."""
+    monkeypatch.setattr(zmq_publisher, "_LOOK_SECONDS", 0.01)
+    bases, feeds = [Base("base", 1)], CacheFeeds()
     events, replay = f"ipc://{tmp_path}/e", f"ipc://{tmp_path}/r"
-    async with publishing([feed], dict, events, replay, "kv"):
+    async with publishing(publisher_of(bases, feeds), events, replay):
         mirror = Mirror(events, replay)
-        yield SimpleNamespace(engine=engine, feed=feed, mirror=mirror)
+        (engine,) = bases[0].engine.replicas
+        yield SimpleNamespace(engine=engine, bases=bases, feeds=feeds, mirror=mirror, events=events, replay=replay)
         mirror.close()
-        feed.stop()
+        feeds.stop()
 
 
 async def test_a_mirror_has_what_the_engine_has_after_random_traffic(published: Any) -> None:
@@ -135,19 +157,76 @@ async def test_what_is_no_number_gets_nothing_and_hurts_no_other(published: Any,
     assert published.mirror.hashes == held(published.engine)
 
 
-async def test_each_engine_has_a_port_of_its_own_and_a_taken_one_is_told(tmp_path: Path) -> None:
-    feeds = [CacheFeed(cast(Any, Engine())) for _ in range(2)]
+async def topics_of(replay: str, *asked: bytes) -> list[str] | None:
+    """What a mirror is told that has to name an engine; None where it is not told."""
+    with zmq.asyncio.Context(1) as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(replay)
+        await socket.send_multipart([b"", *asked])
+        found = None
+        while event := (await socket.recv_multipart())[2]:
+            content = json.loads(event)
+            found = sorted(content["topics"]) if content["type"] == "engines" else found
+        return found
+
+
+async def until_topics(published: Any, topics: list[str]) -> None:
+    while await topics_of(published.replay, numbered(0), b"no engine") != topics:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_engines_of_all_base_models_are_told_of_apart_by_name(published: Any) -> None:
+    """Also of a base model that is loaded later, with caches, as a gateway finds engines."""
+    assert await topics_of(published.replay, numbered(0)) is None, "where there is one it need not be named"
+    assert await topics_of(published.replay, numbered(0), b"kv/other/0") == ["kv/base/0"]
+    other = Base("other", 2)
+    for number, engine in enumerate(other.engine.replicas):
+        engine.use([number] * 8)
+    published.bases.append(other)
+    await until_topics(published, ["kv/base/0", "kv/other/0", "kv/other/1"])
+    for number, engine in enumerate(other.engine.replicas):
+        mirror = Mirror(published.events, published.replay, b"kv/other/%d" % number)
+        await mirror.ask(numbered(0))
+        assert mirror.hashes == held(engine)
+        mirror.close()
+    await published.mirror.ask(numbered(0))
+    assert not published.mirror.hashes
+
+
+async def test_who_listens_hears_of_an_engine_that_joins_and_of_its_end(published: Any) -> None:
+    other = Base("other", 1)
+    (engine,) = other.engine.replicas
+    mirror = Mirror(published.events, published.replay, b"kv/other/0")
+    published.bases.append(other)
+    while not await mirror.hear(20):  # until the publisher knows of the subscription
+        published.feeds.forget([engine])
+    assert mirror.last > 0
+    assert not mirror.hashes, "what it has is asked for"
+    while await mirror.hear(0):
+        pass
+    engine.use([1] * 8)
+    assert await mirror.hear(_PATIENCE_MS)
+    assert mirror.hashes == held(engine)
+    engine.use([2] * 8)
+    published.bases.remove(other)
+    engine.die()
+    published.feeds.forget([engine])
+    while mirror.hashes:
+        assert await mirror.hear(_PATIENCE_MS), "the last that is said of an engine is that its cache is gone"
+    await until_topics(published, ["kv/base/0"])
+    mirror.close()
+
+
+async def test_a_taken_address_is_told(tmp_path: Path) -> None:
     with zmq.Context() as context, context.socket(zmq.PUB) as taken:
         port = taken.bind_to_random_port("tcp://127.0.0.1")
         with pytest.raises(CannotPublish, match=f":{port}: Address already in use"):
-            async with publishing(feeds, dict, f"tcp://127.0.0.1:{port}", None, ""):
+            async with publishing(publisher_of([]), f"tcp://127.0.0.1:{port}", None):
                 pass
-    (tmp_path / "e-1").mkdir()
-    with pytest.raises(CannotPublish, match="/e-1: "):
-        async with publishing(feeds, dict, f"ipc://{tmp_path}/e", None, ""):
+    (tmp_path / "r").mkdir()
+    with pytest.raises(CannotPublish, match="/r: "):
+        async with publishing(publisher_of([]), f"ipc://{tmp_path}/e", f"ipc://{tmp_path}/r"):
             pass
-    assert address_of("tcp://[::]:5557", 2) == "tcp://[::]:5559"
-    assert not any(feed._listeners for feed in feeds)
 
 
 def test_what_is_no_address_and_events_of_no_cache_are_refused() -> None:

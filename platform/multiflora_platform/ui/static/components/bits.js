@@ -1,5 +1,5 @@
 /** The smallest parts: headings, badges, numbers, meters, tabs, choices. */
-import { html, useEffect, useRef } from "../lib/html.js";
+import { html, useEffect, useLayoutEffect, useRef } from "../lib/html.js";
 import { href, path, withQuery } from "../lib/router.js";
 import { ago, dateTime, isoTime } from "../lib/format.js";
 import { explained } from "../lib/help.js";
@@ -11,7 +11,7 @@ import { Icon } from "./icon.js";
 /** The page's title, in the window's, too. Takes the focus, so that a screen reader says where one is. */
 export function PageHeader({ title, about, back, actions }) {
   const heading = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = `${title} · Multiflora`;
   }, [title]);
   useEffect(() => heading.current?.focus({ preventScroll: true }), []);
@@ -65,8 +65,8 @@ export function Names({ of, digest, link }) {
 /** Of `name@number`; null for a mix's recipe, which has spaces. */
 const adapterOf = (version) => (version.includes(" ") ? null : version.split("@")[0]);
 
-/** @param {{of: Array<[string, any, any?]>}} props label, value, small print */
-export const Stats = ({ of, label }) => html`<dl class="stats" aria-label=${label}>
+/** @param {{of: Array<[string, any, any?]>}} props label, value, small print; small: values no larger than text */
+export const Stats = ({ of, label, small }) => html`<dl class=${`stats${small ? " strip" : ""}`} aria-label=${label}>
   ${of.map(([name, value, small]) => html`<div key=${name}><dt>${name}</dt><dd>${value} ${small && html`<small>${small}</small>`}</dd></div>`)}
 </dl>`;
 

@@ -4,18 +4,20 @@ import { t } from "../lib/language.js";
 import { Segmented } from "./bits.js";
 import { Icon } from "./icon.js";
 
-export function Copy({ text, label = t("Copy") }) {
+/** text: or a function, of what there is when it is asked for */
+export function Copy({ text, label = t("Copy"), size = "small" }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
+    const copied = typeof text === "function" ? text() : text;
     try {
-      await navigator.clipboard.writeText(text);
+      await navigator.clipboard.writeText(copied);
     } catch {
-      copyBySelection(text);
+      copyBySelection(copied);
     }
     setDone(true);
     setTimeout(() => setDone(false), 1500);
   };
-  return html`<button type="button" class="button small" onClick=${copy}><${Icon} name=${done ? "check" : "copy"} size=${14} />
+  return html`<button type="button" class=${`button ${size}`} onClick=${copy}><${Icon} name=${done ? "check" : "copy"} size=${14} />
     <span aria-live="polite">${done ? t("Copied") : label}</span></button>`;
 }
 

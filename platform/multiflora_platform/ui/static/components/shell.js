@@ -4,6 +4,7 @@ import { online } from "../lib/api.js";
 import { asset } from "../lib/assets.js";
 import { count } from "../lib/format.js";
 import { plural, t } from "../lib/language.js";
+import { startLive } from "../lib/live.js";
 import { pageGroups } from "../lib/pages.js";
 import { href, path } from "../lib/router.js";
 import { isAdmin, session, signOut } from "../lib/session.js";
@@ -17,6 +18,7 @@ const isHere = (to) => (to === "/" ? path.value === "/" : path.value === to || p
 export function Shell({ children }) {
   const open = useSignal(false);
   const [finder, openFinder] = useFinder();
+  useEffect(startLive, []);
   useEffect(() => { open.value = false; }, [path.value]);
   useEffect(() => {
     const onKey = (event) => {
@@ -30,18 +32,18 @@ export function Shell({ children }) {
   }, []);
   return html`<div class="shell">
     <a class="skip" href="#main">${t("Skip to the page")}</a>
-    <div class="topbar">
+    <header class="topbar">
       <button class="button quiet" aria-label=${t("Open the navigation")} aria-expanded=${open.value} onClick=${() => { open.value = true; }}><${Icon} name="menu" /></button>
       <${Brand} />
       <button class="button quiet" aria-label=${t("Search everything")} onClick=${openFinder}><${Icon} name="search" /></button>
-    </div>
+    </header>
     ${open.value && html`<button class="scrim" aria-label=${t("Close the navigation")} onClick=${() => { open.value = false; }}></button>`}
-    <div class=${`side${open.value ? " open" : ""}`}>
+    <header class=${`side${open.value ? " open" : ""}`}>
       <${Brand} />
       <button class="find" aria-keyshortcuts="Control+K" onClick=${openFinder}><${Icon} name="search" size=${16} />${t("Search")} <kbd>Ctrl K</kbd></button>
       <nav aria-label=${t("Pages")}>${pageGroups().map(([name, pages]) => html`<${Group} key=${name} name=${name} pages=${pages} />`)}</nav>
       <${Who} />
-    </div>
+    </header>
     <div>
       ${!online.value && html`<div class="offline" role="alert">${t("The server is not answering. What you see is its last state; trying again.")}</div>`}
       <main id="main" tabindex="-1">${children}</main>
@@ -69,7 +71,7 @@ function Group({ name, pages }) {
 
 function Who() {
   const { tenant, key_id: key, person, open, version, replicas } = session.value;
-  return html`<footer>
+  return html`<div class="foot">
     <label class="who">${t("Theme")}
       <select aria-label=${t("Theme")} class="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}>
         <option value="system">${t("System")}</option><option value="light">${t("Light")}</option><option value="dark">${t("Dark")}</option>
@@ -78,7 +80,7 @@ function Who() {
     <div class="who"><span class="cut" title=${person ?? key}>${open ? t("Open server, no key") : tenant ?? t("Administrator")}${person && html`<br /><small>${person}</small>`}</span>
       ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />${t("Sign out")}</button>`}</div>
     <span>${t`Version ${version}`}${replicas && html` · <a href=${href("/replicas")}>${plural(replicas, "{0} replica", "{0} replicas", count(replicas))}</a>`}</span>
-  </footer>`;
+  </div>`;
 }
 
 export const Toasts = () => html`<div class="toasts" role="status" aria-live="polite">${toasts.value.map((note) => html`<div class="toast" key=${note.id}>

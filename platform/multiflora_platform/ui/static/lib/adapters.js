@@ -15,18 +15,19 @@ export const loadAdapters = (signal) => getAll("/api/v1/adapters", { signal });
 export async function loadActivity(signal) {
   if (!isAdmin.value) return { replicas: [], uses: null };
   const [replicas, uses] = await Promise.all([
-    optional(get("/api/v1/replicas", { signal }), { items: [] }),
+    optional(get("/api/v1/replicas?on_disk=false", { signal }), { items: [] }),
     optional(get("/api/v1/activity", { signal }), null),
   ]);
   return { replicas: replicas.items, uses: uses && new Map(uses.items.map((one) => [one.adapter, one])) };
 }
 
 /** Of an adapter that /api/v1/activity does not name. */
-export const NOT_USED = { requests: 0, last_day: null, last_used_at: null, timed_answers: 0, p95_seconds: null, tokens_per_second: 0 };
+export const NOT_USED = { requests: 0, by_day: [], ended_requests: 0, error_share: null, last_day: null, last_used_at: null, timed_answers: 0, p95_seconds: null, tokens_per_second: 0 };
 
-/** One row for each adapter. */
+/** One row for each adapter. What no engine holds is on disk. */
 export function joined(adapters, activity) {
   const residency = new Map();
+  const elsewhere = activity?.replicas.length ? "disk" : null;
   for (const replica of activity?.replicas ?? []) {
     for (const one of replica.adapters) {
       const known = residency.get(one.digest);
@@ -35,11 +36,12 @@ export function joined(adapters, activity) {
   }
   return adapters.map((adapter) => {
     const use = activity?.uses && (activity.uses.get(adapter.name) ?? NOT_USED);
-    const held = adapter.digests ? residency.get(adapter.digests[defaultVersion(adapter)]) : undefined;
+    const version = defaultVersion(adapter);
+    const held = residency.get(adapter.digests?.[version]);
     return {
       ...adapter,
-      version: defaultVersion(adapter),
-      residency: held?.residency ?? null,
+      version,
+      residency: held?.residency ?? (version && elsewhere),
       pinned: held?.pinned ?? false,
       rank: held?.rank || (adapter.rank ?? null),
       bytes: held?.bytes || null,
@@ -47,6 +49,7 @@ export function joined(adapters, activity) {
       requests: use?.requests ?? null,
       speed: use?.tokens_per_second ?? null,
       p95: use?.p95_seconds ?? null,
+      errors: use?.error_share ?? null,
       used: use && (use.last_used_at ?? (use.last_day && Date.parse(use.last_day) / 1000)),
     };
   });

@@ -7,7 +7,7 @@ import { query, withQuery } from "./router.js";
 export const ofBase = (path) => (query.value.get("model") ? withQuery(path, "model", query.value.get("model")) : path);
 
 /** The server's base models, the default one first; none while they are not known. */
-export const useBases = () => useResource((signal) => get("/api/v1/models", { signal }), [], { every: 5 }).data?.items ?? [];
+export const useBases = () => useResource((signal) => get("/api/v1/models", { signal }), [], { watch: ["engines", "records"], pause: 5 }).data?.items ?? [];
 
 /** Of points of the series: names of all base models whose engines ran. */
 export const basesOf = (points) => [...new Set(points.flatMap((point) => Object.keys(point.by_base ?? {})))];

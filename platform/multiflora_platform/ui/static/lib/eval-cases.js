@@ -1,4 +1,5 @@
 /** An eval's prompts and checks as a form holds them, and as the API has them. Knows no markup. */
+import { keyed, messageDraft, messageOf, newMessage, parsed } from "./chat-messages.js";
 import { t } from "./language.js";
 
 /** By type: what it is called, and the field that says what is wanted. */
@@ -13,30 +14,14 @@ export const checkTypes = () => ({
 
 const NO_CHECK = { type: "contains", text: "", ignore_case: false, pattern: "", schema: "", value: "", tolerance: "0", relative: false, model: "", rubric: "", min_grade: "7" };
 
-let last = 0;
-const keyed = (fields) => ({ key: (last += 1), ...fields });
 export const newCheck = () => keyed(NO_CHECK);
-export const newMessage = (role = "user") => keyed({ role, content: "", isJson: false, rest: {} });
 export const newCase = () => keyed({ name: "", kind: "chat", prompt: "", messages: [newMessage()], max_tokens: "256", checks: [newCheck()] });
-
-/** What cannot be read before it is sent, with its place in the body as the server would tell it. */
-export class Misplaced extends Error {
-  constructor(message, pointer) {
-    super(message);
-    this.pointer = pointer;
-  }
-}
 
 /** A case of the API for the form. */
 export const draftOf = ({ name, prompt, messages, max_tokens = 256, checks }) => keyed({
   name: name ?? "", kind: messages ? "chat" : "plain", prompt: prompt ?? "", messages: messages ? messages.map(messageDraft) : [newMessage()],
   max_tokens: String(max_tokens), checks: checks.map(checkDraft),
 });
-
-function messageDraft({ role, content, ...rest }) {
-  const isJson = typeof content !== "string";
-  return keyed({ role, content: isJson ? JSON.stringify(content ?? null) : content, isJson, rest });
-}
 
 function checkDraft(check) {
   const texts = Object.entries(check).map(([field, value]) => [field, field === "schema" ? JSON.stringify(value, null, 2) : typeof value === "number" ? String(value) : value]);
@@ -48,8 +33,6 @@ export function caseOf(draft, place) {
   const question = draft.kind === "chat" ? { messages: draft.messages.map((one, i) => messageOf(one, `${place}/messages/${i}`)) } : { prompt: draft.prompt };
   return { ...question, ...(draft.name && { name: draft.name }), max_tokens: number(draft.max_tokens), checks: draft.checks.map((check, i) => checkOf(check, `${place}/checks/${i}`)) };
 }
-
-const messageOf = ({ role, content, isJson, rest }, place) => ({ role, content: isJson ? parsed(content, `${place}/content`) : content, ...rest });
 
 function checkOf(check, place) {
   const { type, text, ignore_case, model, rubric } = check;
@@ -64,14 +47,6 @@ function checkOf(check, place) {
 
 /** Undefined of an empty text, so that the server says that it is required. */
 const number = (text) => (text === "" ? undefined : Number(text));
-
-function parsed(text, pointer) {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Misplaced(t`This is no JSON: ${error.message}.`, pointer);
-  }
-}
 
 /** What stands for a case in a list. */
 export const titleOf = ({ name, kind, prompt, messages }) => name || (kind === "chat" ? messages.at(-1)?.content : prompt) || t("(no prompt yet)");

@@ -4,7 +4,7 @@ import { documents, pathOf } from "./documentation.js";
 import { clock } from "./format.js";
 import { t } from "./language.js";
 import { pageGroups } from "./pages.js";
-import { loadRequests } from "./requests.js";
+import { loadNewest } from "./requests.js";
 import { isAdmin, may } from "./session.js";
 
 /** Shown of a kind; more are found by a longer text. */
@@ -16,7 +16,7 @@ export async function loadNamed(signal) {
   const sources = [
     [t("Contexts"), may("inference"), async () => (await getAll("/api/v1/contexts", { signal })).map(contextResult)],
     [t("Tenants"), isAdmin.value, async () => (await get("/api/v1/tenants", { signal })).items.map(tenantResult)],
-    [t("Requests"), may("usage:read"), async () => (await loadRequests(signal)).map(requestResult)],
+    [t("Requests"), may("usage:read"), async () => (await loadNewest(signal)).map(requestResult)],
     [t("Documentation"), true, async () => (await documents()).flatMap(documentResults)],
     [t("Settings"), isAdmin.value, async () => (await get("/api/v1/settings", { signal })).items.map(settingResult)],
   ].filter(([, visible]) => visible);

@@ -1,4 +1,5 @@
 /** Numbers, times and sizes as people read them. */
+import { signal } from "./html.js";
 import { localised, plural, t } from "./language.js";
 
 const whole = localised((locale) => new Intl.NumberFormat(locale, { maximumFractionDigits: 0 }));
@@ -38,9 +39,15 @@ export function bytes(value) {
 /** Unix seconds of a number or of a text that the API gave; null for none. */
 export const moment = (at) => (missing(at) ? null : typeof at === "number" ? at : Date.parse(at) / 1000);
 
+/** Counts on while the window is seen: what says how long ago something was reads it, and so is drawn again. */
+const ticks = signal(0);
+const TICK_MS = 5000;
+setInterval(() => { if (!document.hidden) ticks.value += 1; }, TICK_MS);
+
 export function ago(at) {
   const then = moment(at);
   if (then === null) return t("never");
+  void ticks.value;
   const past = Date.now() / 1000 - then;
   if (past < 0) return t`in ${coarse(-past)}`;
   return past < 5 ? t("just now") : t`${coarse(past)} ago`;
@@ -63,6 +70,8 @@ export const isoTime = (at) => (moment(at) === null ? undefined : new Date(momen
 const timeOfDay = (second) => localised((locale) => new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" }));
 const [times, minutes] = [timeOfDay("2-digit"), timeOfDay(undefined)];
 export const clock = (at) => (moment(at) === null ? DASH : times().format(moment(at) * 1000));
+const dates = localised((locale) => new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" }));
+export const day = (at) => dates().format(at * 1000);
 export const minute = (at) => minutes().format(at * 1000);
 export const digest = (text) => (text ? text.slice(0, 12) : DASH);
 
@@ -72,15 +81,16 @@ export function quantile(values, part) {
   return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] : null;
 }
 
-/** Of an event, as "alias moved". */
-export const actionWords = (action) => action.replace(".", " ").replaceAll("_", " ");
-
 /** {"version": 3} or {"split": {...}} in words. */
 export function target(alias) {
   if (!alias) return DASH;
   if (alias.version) return t`version ${alias.version}`;
-  return Object.entries(alias.split ?? {}).map(([version, share]) => `v${version} ${share}%`).join(" · ");
+  return splitWords(alias.split ?? {});
 }
+
+/** {"1": 90, "2": 10} as "v1 90% · v2 10%", and as the parts of a bar. */
+export const splitWords = (split) => Object.entries(split).map(([version, share]) => `v${version} ${share}%`).join(" · ");
+export const splitParts = (split) => Object.entries(split).map(([version, value]) => ({ label: `v${version}`, value }));
 
 const currencies = localised((locale) => (options) => new Intl.NumberFormat(locale, { style: "currency", currencyDisplay: "code", ...options }));
 /** An amount, as `money(0.0123, "EUR")`; small ones keep two digits that mean something. */

@@ -1,6 +1,6 @@
 /** The language of the UI's texts. The English sentences stand in the sources and are the keys of the other languages'
  * catalogues, of which one is loaded when it is chosen. Data and what the server says are never translated. */
-import { signal } from "./html.js";
+import { batch, language, signal } from "./html.js";
 import { keep, kept } from "./kept.js";
 
 /** By code: what it calls itself, its locale where the browser names none of it, and its catalogue. */
@@ -10,19 +10,20 @@ export const LANGUAGES = {
 };
 const codeOf = (locale) => locale.split("-")[0].toLowerCase();
 
-export const language = signal("en");
-let words = {};
+export { language };
+/** Signals: a component that asks for a text, or a number's form, is drawn again when the language changes. */
+const words = signal({});
 /** Of numbers and dates: the reader's own of the language, such as en-GB. */
-let locale = "en";
+const locale = signal("en");
 
 /** The text in the chosen language: `t("Slots")`, or with values t`${a} of ${b}`, whose sentence is "{0} of {1}".
  * @returns {string|Array} an array of texts and nodes where a value is a node */
-export const t = (sentence, ...values) => (typeof sentence === "string" ? words[sentence] ?? sentence : filled(translated(keyOf(sentence)), values));
+export const t = (sentence, ...values) => (typeof sentence === "string" ? translated(sentence) : filled(translated(keyOf(sentence)), values));
 
 /** As `t`, of an amount: `plural(n, "{0} row", "{0} rows", count(n))`. The sentence of many is the key. */
-export const plural = (amount, one, many, ...values) => filled(words[many] ?? (isOne(amount) ? one : many), values);
+export const plural = (amount, one, many, ...values) => filled(translated(many, isOne(amount) ? one : many), values);
 
-const translated = (key) => words[key] ?? key;
+const translated = (key, english = key) => words.value[key] ?? english;
 const keyOf = (strings) => strings.reduce((key, part, i) => `${key}{${i - 1}}${part}`);
 const englishRules = new Intl.PluralRules("en");
 const isOne = (amount) => englishRules.select(amount) === "one";
@@ -38,7 +39,7 @@ const shown = (value) => (value === null || value === undefined || typeof value 
 /** What `make(locale)` gives for the chosen language, made once for each: formatters are dear. */
 export function localised(make) {
   const made = new Map();
-  return () => made.get(locale) ?? made.set(locale, make(locale)).get(locale);
+  return () => made.get(locale.value) ?? made.set(locale.value, make(locale.value)).get(locale.value);
 }
 
 const known = (code) => (code in LANGUAGES ? code : undefined);
@@ -56,8 +57,11 @@ export async function setLanguage(code) {
 }
 
 async function chosen(code) {
-  words = await LANGUAGES[code].load();
-  locale = navigator.languages.find((one) => codeOf(one) === code) ?? LANGUAGES[code].locale;
-  document.documentElement.lang = locale;
-  language.value = code;
+  const loaded = await LANGUAGES[code].load();
+  batch(() => {
+    words.value = loaded;
+    locale.value = navigator.languages.find((one) => codeOf(one) === code) ?? LANGUAGES[code].locale;
+    language.value = code;
+  });
+  document.documentElement.lang = locale.value;
 }

@@ -21,6 +21,9 @@ export const href = (to) => ROOT + to;
 /** A path with one more parameter. */
 export const withQuery = (to, name, value) => `${to}${to.includes("?") ? "&" : "?"}${name}=${encodeURIComponent(value)}`;
 
+/** Change what the address names within the page; "" for nothing. */
+export const setFragment = (text) => text !== fragment.peek() && go(path.value + place.value.query + (text && `#${text}`), { replace: true });
+
 /** Change parts of the query; null removes one. Replaces the history entry unless `push`. */
 export function setQuery(changes, { push = false } = {}) {
   const next = new URLSearchParams(place.value.query);
@@ -29,7 +32,7 @@ export function setQuery(changes, { push = false } = {}) {
     for (const one of [value].flat()) if (one !== null && one !== "") next.append(name, one);
   }
   const text = next.toString();
-  go(path.value + (text ? `?${text}` : ""), { replace: !push });
+  go(path.value + (text ? `?${text}` : "") + (fragment.value && `#${fragment.value}`), { replace: !push });
 }
 
 /** The parts that a pattern such as "/adapters/:name" names, or null. */

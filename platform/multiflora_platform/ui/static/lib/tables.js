@@ -14,6 +14,9 @@ const told = (column) => !column.control && !column.picture;
 /** A column of what rows say about `money`, which they do where the server has prices. */
 export const amount = (key, label) => ({ key, label, number: true, value: (row) => row.money?.[key], cell: (row) => (row.money ? money(row.money[key], row.money.currency) : "") });
 
+/** What was spent: on the device's time, on cached tokens and on held ones. money: of a row of usage, which has none without prices. */
+export const spent = (money) => money && money.device + money.cached + money.stored;
+
 /** What a column says of a row, as text or number: sorted by, searched, exported. */
 export const valueOf = (column, row) => (column.value ? column.value(row) : row[column.key]);
 

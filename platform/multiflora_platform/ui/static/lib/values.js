@@ -5,7 +5,7 @@ const names = () => ({
   slot: t("on device"), cpu: t("host memory"), disk: t("on disk"),
   ready: t("ready"), succeeded: t("succeeded"), delivered: t("delivered"), rejected: t("rejected"), failed: t("failed"), archived: t("archived"),
   cancelled: t("cancelled"), pending: t("pending"), fetching: t("fetching"), validating: t("validating"), queued: t("queued"), running: t("running"),
-  promoted: t("promoted"), completed: t("completed"), rolled_back: t("rolled back"), aborted: t("aborted"), starting: t("starting"), loading: t("loading"),
+  promoted: t("promoted"), completed: t("completed"), passed: t("passed"), error: t("error"), rolled_back: t("rolled back"), aborted: t("aborted"), starting: t("starting"), loading: t("loading"),
   draining: t("draining"), in_progress: t("in progress"), finalizing: t("finalizing"), cancelling: t("cancelling"), expired: t("expired"),
   restarting: t("restarting"), idle: t("idle"), stopped: t("stopped"), degraded: t("degraded"), disabled: t("disabled"), enabled: t("enabled"),
   warm: t("warm"), computing: t("computing"), partial: t("partial"), cold: t("cold"), better: t("better"), worse: t("worse"), same: t("same"), new: t("new"),

@@ -24,7 +24,10 @@ export function wordDiff(left, right) {
   return runs;
 }
 
+/** A word with the blanks before it; of scripts without blanks, a character. */
+const PIECE = /\s*(?:[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]|[^\s\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}]+)|\s+$/gu;
+
 function pieces(text) {
-  const found = text.match(/\s*\S+|\s+$/g) ?? [];
+  const found = text.match(PIECE) ?? [];
   return found.length > MOST ? [...found.slice(0, MOST), found.slice(MOST).join("")] : found;
 }

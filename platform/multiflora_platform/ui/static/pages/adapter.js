@@ -9,16 +9,11 @@ import { attempt, toast } from "../lib/toasts.js";
 import { PageHeader, Tabs, Tags } from "../components/bits.js";
 import { ConfirmByName, Dialog } from "../components/dialog.js";
 import { TextArea, TextField } from "../components/fields.js";
-import { Loaded } from "../components/states.js";
-import { Aliases } from "./adapter/aliases.js";
-import { Activity } from "./adapter/activity.js";
-import { ModelCard } from "./adapter/card.js";
-import { Evals } from "./adapter/evals.js";
-import { UseIt } from "./adapter/use.js";
-import { Versions } from "./adapter/versions.js";
+import { Lazy } from "../components/lazy.js";
+import { Loaded, Skeleton } from "../components/states.js";
+import { FactStrip } from "./adapter/facts.js";
 
 const tabs = () => [["versions", t("Versions")], ["aliases", t("Aliases and rollout")], ["evals", t("Evals")], ["activity", t("Usage and events")], ["card", t("Model card")], ["use", t("Use it")]];
-const VIEWS = { versions: Versions, aliases: Aliases, evals: Evals, activity: Activity, card: ModelCard, use: UseIt };
 
 export default function Adapter({ name }) {
   const api = `/api/v1/adapters/${encodeURIComponent(name)}`;
@@ -27,16 +22,16 @@ export default function Adapter({ name }) {
       get(api, { signal }), getAll(`${api}/versions?deleted=true`, { signal }), get(`${api}/aliases`, { signal }),
     ]);
     return { adapter, versions, aliases: aliases.items, api };
-  }, [api], { every: 10 });
-  const tab = VIEWS[query.value.get("tab")] ? query.value.get("tab") : "versions";
-  const View = VIEWS[tab];
+  }, [api], { watch: ["records"], pause: 3 });
+  const tab = tabs().find(([name]) => name === query.value.get("tab"))?.[0] ?? "versions";
   const adapter = loaded.data?.adapter;
   return html`
     <${PageHeader} title=${name} about=${adapter?.description} back=${{ to: "/adapters", label: t("Adapters") }}
       actions=${adapter && html`<${Actions} adapter=${adapter} api=${api} onChange=${loaded.reload} />`} />
     ${adapter?.tags.length > 0 && html`<div class="row"><${Tags} of=${adapter.tags} /></div>`}
+    ${loaded.data && html`<${FactStrip} adapter=${adapter} versions=${loaded.data.versions} />`}
     <${Tabs} label=${t("Parts of this page")} of=${tabs()} current=${tab} path=${`/adapters/${name}`} />
-    <${Loaded} resource=${loaded} lines=${8}>${(data) => html`<${View} ...${data} mine=${mayChange(data.adapter)} onChange=${loaded.reload} />`}<//>`;
+    <${Loaded} resource=${loaded} lines=${8}>${(data) => html`<${Lazy} module=${`adapter/${tab}`} parts=${{ ...data, mine: mayChange(data.adapter), onChange: loaded.reload }} waiting=${html`<${Skeleton} lines=${8} />`} />`}<//>`;
 }
 
 const mayChange = (adapter) => may("registry:write") && (isAdmin.value || adapter.owner === session.value.tenant);

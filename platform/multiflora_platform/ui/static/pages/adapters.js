@@ -2,21 +2,22 @@
 import { html, useMemo, useState } from "../lib/html.js";
 import { joined, loadActivity, loadAdapters } from "../lib/adapters.js";
 import { post, remove } from "../lib/api.js";
-import { bytes, count, rate, seconds, target } from "../lib/format.js";
+import { bytes, count, percent, rate, seconds, splitParts, splitWords, target } from "../lib/format.js";
 import { plural, t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { isAdmin, may, session } from "../lib/session.js";
 import { attempt, toast } from "../lib/toasts.js";
-import { LastUsed, PageHeader, Search, State, Swatch, Tags } from "../components/bits.js";
+import { Badge, LastUsed, PageHeader, Search, Share, State, Swatch, Tags } from "../components/bits.js";
 import { ConfirmByName } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
+import { Sparkline } from "../components/sparkline.js";
 import { Empty, Loaded } from "../components/states.js";
 import { VirtualTable } from "../components/virtual-table.js";
 
 export default function Adapters() {
-  const adapters = useResource(loadAdapters, [], { every: 15 });
-  const activity = useResource(loadActivity, [], { every: 3 });
+  const adapters = useResource(loadAdapters, [], { watch: ["adapters"], pause: 3 });
+  const activity = useResource(loadActivity, [], { watch: ["requests", "engines"], pause: 3 });
   const register = may("registry:write") && html`<a class="button primary" href=${href("/register")}><${Icon} name="plus" size=${16} />${t("Register an adapter")}</a>`;
   return html`<${PageHeader} title=${t("Adapters")} about=${adapters.data && t`${count(adapters.data.length)} on ${session.value.base_model}`} actions=${register} />
     <${Loaded} resource=${adapters} lines=${10}>${(items) => (items.length
@@ -46,7 +47,7 @@ function Table({ items, activity, onChange }) {
     </div>
     ${chosen.size > 0 && html`<${Bulk} names=${[...chosen]} onDone=${() => { setChosen(new Set()); onChange(); }} />`}
     <div class="card">${found.length ? html`<${VirtualTable} name="adapters" label=${t("Adapters")} columns=${columns(chosen, toggle)} rows=${found} keyOf=${(row) => row.name}
-      first="name" onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? 1010 : 560} />`
+      first="name" onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? 900 : 560} />`
       : html`<${Empty} title=${t("Nothing matches")} action=${html`<button class="button" onClick=${() => setQuery({ q: null, tag: null })}>${t("Show all")}</button>`}>${nothingWith(text, tag)}<//>`}</div>
     ${isAdmin.value && html`<p class="muted small">${t("Requests are counted by day (UTC). The p95 is of each adapter's last 100 answers since this server's start, from request to end; tokens/s are of the last 10 seconds.")}</p>`}
     <p class="muted small">${t`${html`<kbd>↑</kbd>`} ${html`<kbd>↓</kbd>`} move, ${html`<kbd>Enter</kbd>`} opens, ${html`<kbd>${t("Space")}</kbd>`} selects.`}</p>
@@ -63,18 +64,20 @@ function columns(chosen, toggle) {
   const all = [
     { key: "chosen", label: t("Select"), control: true, width: "20px", cell: (row) => html`<input type="checkbox" aria-label=${t`Select ${row.name}`} checked=${chosen.has(row.name)} onChange=${() => toggle(row)} />` },
     { key: "name", label: t("Name"), width: "minmax(110px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><${Swatch} of=${row.name} /><b>${row.name}</b></a>` },
-    { key: "version", label: t("Default"), width: "60px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">${t("none")}</span>`) },
-    { key: "aliases", label: t("Aliases"), value: (row) => Object.entries(row.aliases).map(([alias, to]) => `${alias}: ${target(to)}`).join(", "), width: "minmax(60px, 0.7fr)", cell: (row) => aliases(row) },
-    { key: "tags", label: t("Tags"), value: (row) => row.tags.join(" "), width: "minmax(80px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
+    { key: "description", label: t("Description"), width: "minmax(120px, 1.6fr)", cell: (row) => html`<span class="muted" title=${row.description}>${row.description}</span>` },
+    { key: "version", label: t("Default"), width: "112px", cell: (row) => html`<${Default} of=${row} />` },
+    { key: "aliases", label: t("Aliases"), value: (row) => Object.entries(row.aliases).map(([alias, to]) => `${alias}: ${target(to)}`).join(", "), width: "minmax(56px, 0.7fr)", cell: (row) => aliases(row) },
+    { key: "tags", label: t("Tags"), unseen: isAdmin.value, value: (row) => row.tags.join(" "), width: "minmax(80px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
   ];
   if (!isAdmin.value) return all;
   return [
     ...all,
     { key: "residency", label: t("Where"), width: "106px", cell: (row) => html`${row.residency && html`<${State} of=${row.residency} />`}${row.pinned && html` <span title=${t("pinned")} aria-label=${t("pinned")}><${Icon} name="pin" size=${14} /></span>`}` },
     { key: "rank", label: t("Rank"), width: "46px", number: true, cell: (row) => row.rank ?? "–" },
-    { key: "bytes", label: t("Size"), width: "64px", number: true, cell: (row) => bytes(row.bytes) },
-    { key: "requests", label: t("Requests, 7 days"), width: "108px", number: true, cell: (row) => count(row.requests) },
-    { key: "speed", label: t("Tokens/s"), width: "66px", number: true, cell: (row) => rate(row.speed) },
+    { key: "bytes", label: t("Size"), unseen: true, width: "64px", number: true, cell: (row) => bytes(row.bytes) },
+    { key: "requests", label: t("7 days"), width: "96px", number: true, cell: (row) => html`<${Trend} of=${row} />` },
+    { key: "speed", label: t("Tokens/s"), unseen: true, width: "66px", number: true, cell: (row) => rate(row.speed) },
+    { key: "errors", label: t("Errors"), width: "52px", number: true, cell: (row) => html`<span class=${row.errors ? "problem" : ""} title=${row.errors !== null ? t`Of the last ${row.use.ended_requests} requests` : undefined}>${percent(row.errors)}</span>` },
     { key: "p95", label: t("p95 time"), width: "66px", number: true, cell: (row) => html`<span title=${row.p95 && t`Of the last ${row.use.timed_answers} answers`}>${seconds(row.p95)}</span>` },
     { key: "used", label: t("Last used"), time: true, width: "86px", cell: (row) => html`<span class="muted"><${LastUsed} of=${row.use} /></span>` },
   ];
@@ -82,10 +85,20 @@ function columns(chosen, toggle) {
 
 const nothingWith = (text, tag) => (!tag ? t`No adapter mentions “${text}”.` : text ? t`No adapter mentions “${text}” with the tag ${tag}.` : t`No adapter with the tag ${tag}.`);
 
+/** What model=name means: a version, or the parts of a split as a bar. */
+function Default({ of: row }) {
+  const to = row.aliases.default;
+  if (!to) return html`<${Badge} kind=${row.ready_versions.length ? "" : "warn"}>${row.ready_versions.length ? t("none") : t("no version")}<//>`;
+  if (!to.split) return `v${to.version}`;
+  return html`<span class="split" title=${target(to)}><small>${splitWords(to.split)}</small><${Share} label=${t`Traffic of ${row.name}`} parts=${splitParts(to.split)} /></span>`;
+}
+
+/** Requests of the last days, and their course. */
+const Trend = ({ of: row }) => html`<span class="trend" title=${row.use && t`By day, today last: ${row.use.by_day.map(count).join(", ")}`}>${row.requests > 0 && html`<${Sparkline} values=${row.use.by_day} />`}${count(row.requests)}</span>`;
+
 function aliases(row) {
   const others = Object.entries(row.aliases).filter(([alias]) => alias !== "default");
-  const isSplit = Boolean(row.aliases.default?.split);
-  return html`${isSplit && html`<span class="badge accent" title=${target(row.aliases.default)}>${t("split")}</span> `}${others.map(([alias, to]) => html`<span class="tag" key=${alias} title=${target(to)}>${alias}</span> `)}`;
+  return html`${others.map(([alias, to]) => html`<span class="tag" key=${alias} title=${target(to)}>${alias}</span> `)}`;
 }
 
 function Bulk({ names, onDone }) {

@@ -22,7 +22,7 @@ const [FIRST, MOST] = [100, 1000];
 export default function Batches() {
   const [most, setMost] = useState(FIRST);
   const [ending, setEnding] = useState(null);
-  const batches = useResource((signal) => loadBatches(most, signal), [most], { every: 2 });
+  const batches = useResource((signal) => loadBatches(most, signal), [most], { watch: ["records"], pause: 2 });
   const requests = isAdmin.value && html`<a class="button" href=${href("/requests?key=batches")}>${t("Their requests")}</a>`;
   return html`<${PageHeader} title=${t("Batches")} about=${t("A file of requests, answered behind all that clients wait for, within a day")} actions=${requests} />
     <div class="row"><${Search} label=${t("Batch, endpoint, error, metadata")} value=${query.value.get("q") ?? ""} onInput=${(value) => setQuery({ q: value })} />

@@ -19,7 +19,7 @@ const KINDS = { warm: "ok", computing: "info", partial: "warn", cold: "bad" };
 const pathOf = (context) => `/api/v1/contexts/${context.name}${context.tenant ? `?tenant=${encodeURIComponent(context.tenant)}` : ""}`;
 
 export default function Contexts() {
-  const contexts = useResource((signal) => getAll("/api/v1/contexts", { signal }), [], { every: 3 });
+  const contexts = useResource((signal) => getAll("/api/v1/contexts", { signal }), [], { watch: ["records", "engines"], pause: 3 });
   const [isNew, setNew] = useState(false);
   const make = html`<button class="button primary" onClick=${() => setNew(true)}><${Icon} name="plus" size=${16} />${t("New context")}</button>`;
   return html`<${PageHeader} title=${t("Contexts")} about=${t`Beginnings of prompts that stay computed. A request names one with ${html`<code>"context": "name"</code>`} and sends only what comes after it`} actions=${make} />

@@ -15,12 +15,11 @@ import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 
 const stateChoices = () => [["", t("All")], ["queued", t("Queued")], ["running", t("Running")], ["succeeded", t("Succeeded")], ["failed", t("Failed")], ["cancelled", t("Cancelled")]];
-const LOOK_SECONDS = 2;
 
 export default function Jobs() {
   const [ending, setEnding] = useState(null);
   const state = stateChoices().map(([one]) => one).find((one) => one === query.value.get("state")) ?? "";
-  const jobs = useNewest(`/api/v1/jobs${state && `?state=${state}`}`, { every: LOOK_SECONDS });
+  const jobs = useNewest(`/api/v1/jobs${state && `?state=${state}`}`, { watch: ["records"], pause: 2 });
   return html`<${PageHeader} title=${t("Jobs")} about=${t("Each makes one version of an adapter: fetches its files, checks them, and tries again what may yet succeed")} />
     <div class="row"><${Search} label=${t("Adapter, source, error")} value=${query.value.get("q") ?? ""} onInput=${(value) => setQuery({ q: value })} />
       <${Segmented} label=${t("State")} of=${stateChoices()} value=${state} onChange=${(value) => setQuery({ state: value })} /></div>

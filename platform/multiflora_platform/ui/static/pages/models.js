@@ -35,7 +35,7 @@ function Engines({ of: model }) {
 }
 
 export default function Models() {
-  const models = useResource((signal) => get("/api/v1/models", { signal }), [], { every: 2 });
+  const models = useResource((signal) => get("/api/v1/models", { signal }), [], { watch: ["engines", "records"], pause: 2 });
   const [isNew, setNew] = useState(false);
   const [leaving, setLeaving] = useState(null);
   const load = html`<button class="button primary" onClick=${() => setNew(true)}><${Icon} name="plus" size=${16} />${t("Load a model")}</button>`;

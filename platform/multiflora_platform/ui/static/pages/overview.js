@@ -2,7 +2,8 @@
 import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { kvUse } from "../lib/bases.js";
-import { actionWords, moment } from "../lib/format.js";
+import { eventWords } from "../lib/events.js";
+import { moment } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useSeries } from "../lib/live.js";
 import { highest, intervalOf, mean } from "../lib/measured.js";
@@ -15,13 +16,15 @@ import { Failure, Notice, Skeleton } from "../components/states.js";
 import { Beside } from "./overview/beside.js";
 import { FirstSteps } from "./overview/first-steps.js";
 import { HeatMap } from "./overview/heat-map.js";
+import { Memory } from "./overview/memory.js";
 import { linesByBase, linesByModel } from "./overview/models.js";
 import { Tiles } from "./overview/tiles.js";
 
 const spans = () => [["900", t`${15} min`], ["3600", t`${1} h`], ["21600", t`${6} h`], ["86400", t`${24} h`]];
 const MOST_POINTS = 300;
 const MOST_MARKS = 200;
-const MARKED = /^(alias|rollout)\./;
+/** Deployments, and what moves traffic or stops it; an engine that restarts raises an alert. */
+const MARKED = ["alias.moved", "alias.deleted", "rollout.started", "rollout.stepped", "rollout.promoted", "rollout.rolled_back", "rollout.aborted", "version.ready", "model.loading", "model.unloading", "alert.raised", "alert.cleared"];
 
 export default function Overview() {
   const span = Number(query.value.get("window") ?? 900);
@@ -35,7 +38,7 @@ export default function Overview() {
 }
 
 function Alerts() {
-  const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { every: 5 });
+  const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { watch: ["alerts"], pause: 1 });
   if (!alerts.data) return null;
   if (!alerts.data.items.length) return html`<${Notice} kind="ok" title=${t("All well")}>${t("No alert is raised.")}<//>`;
   return html`<div class="stack tight" aria-live="polite">${alerts.data.items.map((alert) => html`
@@ -54,7 +57,7 @@ function thinned(points) {
 }
 
 function merged(group) {
-  const fields = Object.keys(group[0]).filter((field) => !field.startsWith("by_"));
+  const fields = Object.keys(group[0]).filter((field) => !field.includes("by_"));
   return Object.fromEntries(fields.map((field) => {
     const values = group.map((point) => point[field]);
     return [field, field.endsWith("_p95") ? highest(values) : mean(values)];
@@ -69,11 +72,16 @@ function means(group) {
   return sums;
 }
 
-/** What changed at once what the charts show: aliases that moved, rollouts that began or ended. */
+/** What changed at once what the charts show. */
 function useMarks() {
-  const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST_MARKS}`, { signal }), [], { every: 10 });
-  return useMemo(() => (audit.data?.items ?? []).filter(({ action }) => MARKED.test(action))
-    .map((row) => ({ at: moment(row.at), label: `${row.target} ${actionWords(row.action)}` })), [audit.data]);
+  const types = MARKED.map((type) => `&type=${type}`).join("");
+  const events = useResource((signal) => get(`/api/v1/events?newest=true&limit=${MOST_MARKS}${types}`, { signal }), [], { watch: ["records"], pause: 3 });
+  return useMemo(() => (events.data?.items ?? []).map((event) => ({ at: moment(event.at), label: markOf(event) })), [events.data]);
+}
+
+function markOf({ type, adapter, payload: { alias, version, model, title } }) {
+  const of = title ?? (adapter ? `${adapter}${alias ? `@${alias}` : ""}${version ? ` v${version}` : ""}` : model);
+  return `${eventWords(type)}${of ? ` (${of})` : ""}`;
 }
 
 function Charts({ points: all, span }) {
@@ -87,9 +95,8 @@ function Charts({ points: all, span }) {
     itl: [line("p50", "itl_p50", 1), line("p95", "itl_p95", 0)],
     load: [line(t("running"), "running", 2), line(t("waiting"), "waiting", 3)],
     cache: [...linesByBase(points, colourOf, { label: t("KV blocks in use"), slot: 4 }, kvUse), line(t("cache hit rate"), "cache_hit_rate", 2)],
-    memory: [...linesByBase(points, colourOf, { label: t("engine"), slot: 5 }, (base) => base?.engine_bytes ?? null), line(t("gateway"), "gateway_bytes", 2), line(t("device"), "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
-    errors: [line(t("requests"), "requests", 1), line(t("errors"), "errors", 0)],
-  }), [points]);
+    errors: [line(t("requests"), "requests", 1), line(t("errors"), "errors", 0)].map((one) => ({ ...one, values: one.values.map((value) => value / intervalOf(all)) })),
+  }), [points, all]);
   const chart = (title, name, unit, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} unit=${unit} span=${span} marks=${marks} ...${more} /><//>`;
   return html`<${Tiles} points=${all} />
     <div class="split-view overview">
@@ -97,10 +104,10 @@ function Charts({ points: all, span }) {
         ${chart(t("Generated tokens per second, by model"), "tokens", "rate", { stacked: true, wide: true, height: 220 })}
         ${chart(t("Time to first token"), "ttft", "seconds")}
         ${chart(t("Time between tokens"), "itl", "seconds")}
-        ${chart(t("Requests at once"), "load", "count")}
+        ${chart(t("Concurrent requests"), "load", "count")}
         ${chart(t("KV cache"), "cache", "percent", { range: [0, 1] })}
-        ${chart(t("Memory"), "memory", "bytes", { stacked: true })}
-        ${chart(t("Requests and errors"), "errors", "count")}
+        <${Memory} points=${points} times=${times} span=${span} marks=${marks} />
+        ${chart(t("Requests and errors per second"), "errors", "rate")}
         <${HeatMap} points=${all} span=${span} />
       </div>
       <${Beside} points=${all} span=${span} />

@@ -1,5 +1,6 @@
 /** Register: a folder, an archive or a source becomes a version, checked row by row before anything is served. */
 import { html, useEffect, useState } from "../lib/html.js";
+import { suggestedName } from "../lib/adapter-config.js";
 import { bytes } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { query } from "../lib/router.js";
@@ -7,10 +8,11 @@ import { isAdmin } from "../lib/session.js";
 import { Card, PageHeader, Segmented } from "../components/bits.js";
 import { Check, TextArea, TextField } from "../components/fields.js";
 import { Icon } from "../components/icon.js";
+import { ConfigFacts } from "./register/config-facts.js";
 import { Details, detailsOf, NO_DETAILS } from "./register/details.js";
 import { DropZone } from "./register/drop-zone.js";
 import { Evals, evalsOf, pointedAt, problemsOf } from "./register/evals.js";
-import { problemOf } from "./register/files.js";
+import { foldersOf, problemOf } from "./register/files.js";
 import { Progress } from "./register/progress.js";
 import { find, useRegistration } from "./register/registration.js";
 
@@ -32,6 +34,10 @@ export default function Register() {
   const [problems, setProblems] = useState({});
   const existing = useExisting(name);
   const registration = useRegistration();
+  const take = (chosen) => {
+    setFiles(chosen);
+    if (!name) setName(suggestedName(foldersOf(chosen)));
+  };
   const submit = (event) => {
     event.preventDefault();
     const found = {};
@@ -60,8 +66,8 @@ export default function Register() {
         </div><//>
         <${Card} title=${t("Content")}><div class="stack">
           <${Segmented} label=${t("Where it comes from")} of=${[["files", t("Upload")], ["source", t("From a source")]]} value=${from} onChange=${setFrom} />
-          ${from === "files" ? html`<${DropZone} onFiles=${setFiles} />
-              ${files.length > 0 && html`<ul class="files" aria-label=${t("Files to upload")}>${files.map((file) => html`<li key=${file.name}><${Icon} name="check" size=${14} /><span class="mono break">${file.name}</span><span class="muted">${bytes(file.size)}</span></li>`)}</ul>`}`
+          ${from === "files" ? html`<${DropZone} onFiles=${take} />
+              ${files.length > 0 && html`<ul class="files" aria-label=${t("Files to upload")}>${files.map((file) => html`<li key=${file.name}><${Icon} name="check" size=${14} /><span class="mono break">${file.name}</span><span class="muted">${bytes(file.size)}</span></li>`)}</ul><${ConfigFacts} files=${files} />`}`
             : html`<${TextField} label=${t("Source")} spellcheck="false" value=${source} onInput=${setSource} placeholder="hf://organisation/repository@revision"
                 hint=${t("hf://…, s3://…, or file:///… below a folder that the server allows")} />`}
           ${problems.content && html`<p class="problem" role="alert">${problems.content}</p>`}

@@ -1,20 +1,26 @@
 /** One request: what was asked of which version, where its time went, and why it missed the cache. */
-import { html } from "../lib/html.js";
+import { html, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { count, dateTime, percent, seconds } from "../lib/format.js";
 import { t } from "../lib/language.js";
-import { reasons } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href } from "../lib/router.js";
 import { isAdmin } from "../lib/session.js";
-import { Badge, Card, Facts, PageHeader, Stats } from "../components/bits.js";
+import { Card, Facts, PageHeader, Stats } from "../components/bits.js";
 import { Code } from "../components/code.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Waterfall } from "../components/waterfall.js";
+import { placeOf } from "./playground/replay.js";
+import { Explained } from "./request/explained.js";
 import { Outcome } from "./requests.js";
 
 export default function RequestPage({ id }) {
-  const request = useResource((signal) => get(`/api/v1/requests/${encodeURIComponent(id)}`, { signal }), [id]);
+  const [isRunning, setRunning] = useState(true);
+  const request = useResource(async (signal) => {
+    const one = await get(`/api/v1/requests/${encodeURIComponent(id)}`, { signal });
+    setRunning(one.status === null);
+    return one;
+  }, [id], { watch: isRunning ? ["requests"] : [] });
   return html`<${PageHeader} title=${t("Request")} about=${id} back=${{ to: "/requests", label: t("Requests") }} actions=${request.data && html`<${Replay} one=${request.data} />`} />
     <${Loaded} resource=${request}>${(one) => html`<${Shown} one=${one} />`}<//>`;
 }
@@ -24,8 +30,7 @@ const REPLAYED = new Set(["/v1/chat/completions", "/v1/completions"]);
 /** To the playground with the same body, and the version that answered. */
 function Replay({ one }) {
   if (!one.body || !REPLAYED.has(one.path)) return null;
-  const model = one.adapter && one.version ? `${one.adapter}@${one.version}` : one.model;
-  return html`<a class="button" href=${href(`/playground?request=${encodeURIComponent(one.id)}&model=${encodeURIComponent(model)}`)}>${t("Replay in the playground")}</a>`;
+  return html`<a class="button" href=${href(`/playground?${placeOf(one)}`)}>${t("Replay in the playground")}</a>`;
 }
 
 const whyThere = () => ({ cached: t("it has more of the prompt"), idle: t("less waits there"), adapter: t("the adapter is there, or sooner there"), faster: t("its steps are faster"), tie: t("as good as another, and the home of this beginning or adapter"), turn: t("in turn") });
@@ -63,9 +68,7 @@ function Shown({ one }) {
         one.placement && [t("Replica"), one.placement.replica], [t("Call"), one.stream ? t`${one.path}, streamed` : one.path],
         [t("Outcome"), html`<${Outcome} of=${one} />`], one.finish_reason && [t("Ended because"), one.finish_reason],
       ]} /><//>
-      <${Card} title=${t("Prefix cache")}><p>${one.cached_tokens ? t`${count(one.cached_tokens)} of ${count(one.prompt_tokens)} prompt tokens were found.` : t("Nothing of the prompt was found in the cache.")}
-          ${one.miss_reason && html` ${t("Why not more:")} <${Badge}>${reasons()[one.miss_reason]}<//>`}</p>
-        ${isAdmin.value && html`<p><a href=${href("/cache?tab=misses")}>${t("All recent misses")}</a></p>`}<//>
+      <${Explained} one=${one} />
       ${one.placement && one.placement.reason !== "only" && html`<${Placed} of=${one.placement} request=${one} />`}
     </div>
     ${one.body

@@ -1,13 +1,15 @@
 /** Requests: the last ones, what they waited for, and which failed. */
-import { html, useMemo, useState } from "../lib/html.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { clock, count, dateTime, quantile, seconds } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { reasons } from "../lib/misses.js";
-import { loadRequests } from "../lib/requests.js";
+import { hasOlder, loadRequests, lookPause, olderRequests } from "../lib/requests.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { isAdmin } from "../lib/session.js";
+import { attempt } from "../lib/toasts.js";
 import { Badge, PageHeader, Search, Segmented, Swatch } from "../components/bits.js";
+import { Older } from "../components/older.js";
 import { Phases, PhaseLegend } from "../components/phases.js";
 import { Empty, Loaded } from "../components/states.js";
 import { VirtualTable } from "../components/virtual-table.js";
@@ -16,19 +18,35 @@ import { Histogram } from "./requests/histogram.js";
 import { AxisSwitch, SharedAxis } from "./requests/shared-axis.js";
 
 const shownChoices = () => [["all", t("All")], ["ok", t("Succeeded")], ["failed", t("Failed")]];
-const LOOK_SECONDS = 2;
 
 export default function Requests() {
   const [paused, setPaused] = useState(false);
-  const requests = useResource(loadRequests, [], { every: paused ? 0 : LOOK_SECONDS });
+  const requests = useResource(loadRequests, [], { watch: paused ? [] : ["requests"], pause: lookPause() });
+  const loadOlder = useOlder(requests);
   const pause = html`<button class="button" aria-pressed=${paused} onClick=${() => setPaused(!paused)}>${paused ? t("Go on") : t("Pause")}</button>`;
-  return html`<${PageHeader} title=${t("Requests")} about=${paused ? t("Paused: what comes is not shown until you go on") : t("The last 1,000 of this server process, in numbers")} actions=${pause} />
+  return html`<${PageHeader} title=${t("Requests")} about=${paused ? t("Paused: what comes is not shown until you go on") : requests.data && t`The newest ${count(requests.data.length)} of this server process, in numbers`} actions=${pause} />
     <div class="row"><${Search} label=${t("Model, tenant, error, id")} value=${query.value.get("q") ?? ""} onInput=${(value) => setQuery({ q: value })} />
       <${Segmented} label=${t("Which requests")} of=${shownChoices()} value=${query.value.get("show") ?? "all"} onChange=${(value) => setQuery({ show: value === "all" ? null : value })} />
       <span class="choice"><span aria-hidden="true">${t("On one axis")}</span><${AxisSwitch} asked=${query.value} /></span><${PhaseLegend} /></div>
     <${Filters} items=${requests.data ?? []} />
     ${requests.data?.length > 0 && html`<${Histogram} items=${requests.data} asked=${query.value} /><${SharedAxis} items=${requests.data} asked=${query.value} />`}
-    <div class="card"><${Loaded} resource=${requests} lines=${10}>${(items) => html`<${Table} items=${items} asked=${query.value} />`}<//></div>`;
+    <div class="card"><${Loaded} resource=${requests} lines=${10}>${(items) => html`<${Table} items=${items} asked=${query.value} /><${Older} of=${{ items, hasOlder: hasOlder(), loadOlder }} />`}<//></div>`;
+}
+
+/** @returns what loads all that came before those that are shown, until the page is left; undefined while it does */
+function useOlder({ setData }) {
+  const [isLoading, setLoading] = useState(false);
+  const leaving = useRef(null);
+  useEffect(() => () => leaving.current?.abort(), []);
+  const load = async () => {
+    leaving.current = new AbortController();
+    setLoading(true);
+    await attempt(async () => {
+      for await (const items of olderRequests(leaving.current.signal)) setData(items);
+    });
+    setLoading(false);
+  };
+  return isLoading ? undefined : load;
 }
 
 export const Outcome = ({ of }) => html`<${Badge} kind=${failed(of) ? "bad" : "ok"}>${of.code ?? of.status ?? t("running")}${of.count > 1 ? ` × ${count(of.count)}` : ""}<//>`;

@@ -11,7 +11,7 @@ import { Badge, Card, Facts, PageHeader, Search } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 
-const sources = () => ({ cli: ["accent", t("command line")], env: ["info", t("environment")], file: ["warn", t("file")], default: ["", t("default")] });
+const sources = () => ({ cli: ["accent", t("command line")], env: ["info", t("environment")], file: ["warn", t("file")], default: ["", t("default")], device: ["", t("chosen for the device")] });
 
 export default function Settings() {
   const doctor = useResource((signal) => get("/api/v1/doctor", { signal }), []);
@@ -24,7 +24,7 @@ export default function Settings() {
 }
 
 function Server() {
-  const health = useResource((signal) => fetch("/health", { signal }).then((response) => response.json()), [], { every: 5 });
+  const health = useResource((signal) => fetch("/health", { signal }).then((response) => response.json()), [], { watch: ["engines", "records"], pause: 3 });
   const { version, base_model: model, max_model_len: length, key_id: key } = session.value;
   return html`<${Facts} of=${[
     [t("State"), health.data ? html`<${Badge} kind=${health.data.status === "ready" ? "ok" : "warn"}>${named(health.data.status)}<//>` : "–"],
@@ -44,13 +44,16 @@ const settingColumns = () => [
   { key: "description", label: t("Meaning"), class: "muted" },
 ];
 
+/** What was set stands first, then what the device decided, then the defaults. */
+const rank = (item) => ["device", "default"].indexOf(item.source);
+
 function Configuration() {
   const text = query.value.get("q") ?? "";
   const changedOnly = query.value.has("set");
   const settings = useResource((signal) => get("/api/v1/settings", { signal }), []);
-  const wanted = (item) => (!changedOnly || item.source !== "default") && `${item.name} ${item.description}`.toLowerCase().includes(text.toLowerCase());
+  const wanted = (item) => (!changedOnly || !["default", "device"].includes(item.source)) && `${item.name} ${item.description}`.toLowerCase().includes(text.toLowerCase());
   return html`<${Card} title=${t("Settings")} wide flush actions=${html`<${Search} label=${t("Search the settings")} value=${text} onInput=${(value) => setQuery({ q: value })} />
       <label class="check small"><input type="checkbox" checked=${changedOnly} onChange=${(event) => setQuery({ set: event.target.checked ? "1" : null })} />${t("Only what was set")}</label>`}>
-    <${Loaded} resource=${settings}>${({ items }) => (items.some(wanted) ? html`<${Table} name="settings" label=${t("Settings")} columns=${settingColumns()} rows=${items.filter(wanted)} keyOf=${(item) => item.name} />`
+    <${Loaded} resource=${settings}>${({ items }) => (items.some(wanted) ? html`<${Table} name="settings" label=${t("Settings")} columns=${settingColumns()} rows=${items.filter(wanted).toSorted((a, b) => rank(a) - rank(b))} keyOf=${(item) => item.name} />`
       : html`<${Empty} title=${t("Nothing matches")} />`)}<//><//>`;
 }

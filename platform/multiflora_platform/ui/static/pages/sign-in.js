@@ -1,5 +1,5 @@
 /** Sign in with a key, or at the provider where there is one. */
-import { html, useEffect, useState } from "../lib/html.js";
+import { html, useLayoutEffect, useState } from "../lib/html.js";
 import { asset } from "../lib/assets.js";
 import { t } from "../lib/language.js";
 import { signedOutBecause, signIn, singleSignOn } from "../lib/session.js";
@@ -11,7 +11,8 @@ export default function SignIn() {
   const [key, setKey] = useState("");
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
-  useEffect(() => { document.title = `${t("Sign in")} · Multiflora`; }, []);
+  const title = t("Sign in");
+  useLayoutEffect(() => { document.title = `${title} · Multiflora`; }, [title]);
   const submit = async (event) => {
     event.preventDefault();
     if (!key.trim()) {

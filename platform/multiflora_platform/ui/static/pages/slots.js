@@ -2,13 +2,13 @@
 import { html } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
 import { ofBase, useBases } from "../lib/bases.js";
-import { bytes, count, seconds } from "../lib/format.js";
+import { bytes, count } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { colourOf } from "../lib/theme.js";
 import { attempt } from "../lib/toasts.js";
 import { BaseChoice, OfBase } from "../components/base.js";
-import { Badge, Card, Names, PageHeader, Share } from "../components/bits.js";
+import { Badge, Card, Names, PageHeader, Share, Time } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 import { Capacity } from "./slots/capacity.js";
@@ -20,8 +20,15 @@ export default function Slots() {
     <${OfBase} of=${bases}><${Replicas} /><${Capacity} /><//>`;
 }
 
+/** With the moment of each adapter's last use, which stays true while nothing happens. */
+async function loadSlots(signal) {
+  const { replicas } = await get(ofBase("/api/v1/slots"), { signal });
+  const now = Date.now() / 1000;
+  return { replicas: replicas.map((one) => ({ ...one, residents: one.residents.map((held) => ({ ...held, used_at: now - held.idle_seconds })) })) };
+}
+
 function Replicas() {
-  const slots = useResource((signal) => get(ofBase("/api/v1/slots"), { signal }), [], { every: 3 });
+  const slots = useResource(loadSlots, [], { watch: ["engines"], pause: 3 });
   return html`<${Loaded} resource=${slots} lines=${8}>${({ replicas }) => replicas.map((replica) => html`<${Replica} key=${replica.replica} replica=${replica} of=${replicas.length} onChange=${slots.reload} />`)}<//>`;
 }
 
@@ -44,7 +51,7 @@ const columnsOf = (replica, onChange) => [
   { key: "rank", label: t("Rank"), number: true },
   { key: "bytes", label: t("Size"), number: true, cell: (one) => bytes(one.bytes) },
   { key: "users", label: t("Requests now"), number: true, cell: (one) => count(one.users) },
-  { key: "idle_seconds", label: t("Idle"), number: true, cell: (one) => seconds(one.idle_seconds) },
+  { key: "idle_seconds", label: t("Last used"), number: true, cell: (one) => html`<${Time} at=${one.used_at} />` },
   { key: "actions", label: t("Actions"), control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} replica=${replica} onChange=${onChange} />` },
 ];
 

@@ -9,6 +9,7 @@ import { named } from "../lib/values.js";
 import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
 import { Loaded } from "../components/states.js";
 import { UsageDays } from "../components/usage-days.js";
+import { UsageTable } from "../components/usage-table.js";
 import { Budgets } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
 import { LimitBars } from "./tenants/limit-bars.js";
@@ -18,9 +19,9 @@ import { TenantForm } from "./tenants/tenant-form.js";
 export default function TenantPage({ name }) {
   const path = `/api/v1/tenants/${encodeURIComponent(name)}`;
   const [open, setOpen] = useState(null);
-  const tenant = useResource((signal) => get(path, { signal }), [path]);
-  const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
-  const budgets = useResource((signal) => get(`/api/v1/budgets?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
+  const tenant = useResource((signal) => get(path, { signal }), [path], { watch: ["records"], pause: 3 });
+  const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { watch: ["records"], pause: 3 });
+  const budgets = useResource((signal) => get(`/api/v1/budgets?tenant=${encodeURIComponent(name)}`, { signal }), [name], { watch: ["records"], pause: 5 });
   const one = tenant.data;
   const changed = () => (tenant.reload(), budgets.reload());
   const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? t`${name} is disabled: its keys are refused.` : t`${name} may send requests again.`,
@@ -33,6 +34,7 @@ export default function TenantPage({ name }) {
     <${Loaded} resource=${tenant}>${(data) => html`<${LimitBars} tenant=${name} /><${Further} of=${data} />`}<//>
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")} about=${t("Of all servers together, by days and months of UTC")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Usage, last 30 days")} filter=${{ tenant: name }} />
+    <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" filter=${{ tenant: name }} />
     <${Card} title=${t("Keys")} flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
     ${open === "limits" && html`<${TenantForm} tenant=${one} onClose=${() => setOpen(null)} onChange=${changed} />`}
     ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;

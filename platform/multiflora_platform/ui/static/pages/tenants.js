@@ -11,6 +11,7 @@ import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 import { UsageDays } from "../components/usage-days.js";
+import { UsageTable } from "../components/usage-table.js";
 import { budgetColumn } from "./tenants/budgets.js";
 import { Keys } from "./tenants/keys.js";
 import { refusedColumn } from "./tenants/limit-bars.js";
@@ -21,10 +22,10 @@ const tabs = () => [["tenants", t("Tenants")], ["keys", t("Keys")], ["usage", t(
 
 export default function Tenants() {
   const [open, setOpen] = useState(null);
-  const tenants = useResource((signal) => get("/api/v1/tenants", { signal }), []);
-  const keys = useResource((signal) => get("/api/v1/keys", { signal }), [], { every: 15 });
-  const budgets = useResource((signal) => get("/api/v1/budgets", { signal }), [], { every: 15 });
-  const refusals = useResource((signal) => get("/api/v1/refusals", { signal }), [], { every: 15 });
+  const tenants = useResource((signal) => get("/api/v1/tenants", { signal }), [], { watch: ["records"], pause: 3 });
+  const keys = useResource((signal) => get("/api/v1/keys", { signal }), [], { watch: ["records"], pause: 3 });
+  const budgets = useResource((signal) => get("/api/v1/budgets", { signal }), [], { watch: ["records"], pause: 5 });
+  const refusals = useResource((signal) => get("/api/v1/refusals", { signal }), [], { watch: ["records"], pause: 5 });
   const tab = tabs().some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tenants";
   const names = tenants.data?.items.map((tenant) => tenant.name) ?? [];
   return html`<${PageHeader} title=${t("Tenants and keys")} about=${t("A tenant's keys share its limits, its cache and its usage")} actions=${html`
@@ -33,7 +34,9 @@ export default function Tenants() {
     <${Tabs} label=${t("Parts of this page")} of=${tabs()} current=${tab} path="/tenants" />
     ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} budgets=${budgets.data?.items ?? []} refusals=${refusals.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
     ${tab === "keys" && html`<div class="card"><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//></div>`}
-    ${tab === "usage" && html`<${UsageDays} title=${t("All tenants, last 30 days")} filter=${{}} />`}
+    ${tab === "usage" && html`<${UsageTable} title=${t("By tenant, since the beginning")} by="tenant" />
+      <${UsageDays} title=${t("All tenants, last 30 days")} filter=${{}} />
+      <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" />`}
     ${open === "tenant" && html`<${TenantForm} onClose=${() => setOpen(null)} onChange=${tenants.reload} />`}
     ${open === "key" && html`<${NewKey} tenants=${names} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
@@ -49,7 +52,7 @@ function Listed({ items, keys, budgets, refusals, onNew }) {
 const columns = () => [
   { key: "name", label: t("Tenant"), cell: (tenant) => html`<a href=${href(`/tenants/${tenant.name}`)}><b>${tenant.name}</b></a> ${tenant.disabled && html`<${Badge} kind="bad">${t("disabled")}<//>`}` },
   { key: "allowed_adapters", label: t("Adapters"), class: "break mono", value: (tenant) => tenant.allowed_adapters.join(", ") },
-  limited("requests_per_minute", t("Requests/min")), limited("tokens_per_minute", t("Tokens/min")), limited("max_concurrent_requests", t("At once")),
+  limited("requests_per_minute", t("Requests/min")), limited("tokens_per_minute", t("Tokens/min")), limited("max_concurrent_requests", t("Concurrent requests")),
   { key: "kv_share", label: t("Cache share"), number: true, cell: (tenant) => percent(tenant.kv_share) },
   { key: "priority", label: t("Priority"), cell: (tenant) => named(tenant.priority) },
 ];

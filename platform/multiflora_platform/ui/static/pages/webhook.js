@@ -14,15 +14,14 @@ import { Enabled, Switch, Test } from "./webhooks/actions.js";
 import { Choice, Deliveries } from "./webhooks/deliveries.js";
 import { ShowSecret, WebhookForm } from "./webhooks/webhook-form.js";
 
-const LOOK_SECONDS = 3;
 
 export default function WebhookPage({ id }) {
   const path = pathOf({ id });
   const [open, setOpen] = useState(null);
   const [made, setMade] = useState(null);
   const close = () => setOpen(null);
-  const webhook = useResource((signal) => get(path, { signal }), [path], { every: LOOK_SECONDS });
-  const deliveries = useNewest(`${path}/deliveries`, { every: LOOK_SECONDS });
+  const webhook = useResource((signal) => get(path, { signal }), [path], { watch: ["records"], pause: 3 });
+  const deliveries = useNewest(`${path}/deliveries`, { watch: ["records"], pause: 3 });
   const one = webhook.data;
   const reload = () => {
     webhook.reload();
@@ -36,7 +35,7 @@ export default function WebhookPage({ id }) {
     <${Loaded} resource=${webhook}>${(data) => html`<${Card}><${About} of=${data} /><//>
       <${Card} title=${t("Deliveries")} about=${t("Kept for a week")} flush actions=${html`<${Choice} />`}><${Loaded} resource=${deliveries}>${(list) => html`<${Deliveries} webhook=${data} data=${list} onChange=${deliveries.reload} />`}<//><//>`}<//>
     ${open === "form" && html`<${WebhookForm} webhook=${one} onClose=${close} onChange=${reload} />`}
-    ${open === "rotate" && html`<${ConfirmByName} title=${t("Make a new secret?")} name=${hostOf(one)} action=${t("Make a new secret")} onClose=${close} onConfirm=${async () => { setMade(await rotate(one)); reload(); }}>
+    ${open === "rotate" && html`<${ConfirmByName} title=${t("Create a new secret?")} name=${hostOf(one)} action=${t("Create a new secret")} onClose=${close} onConfirm=${async () => { setMade(await rotate(one)); reload(); }}>
       ${t("The old one signs nothing from now on: the receiver refuses messages until it knows the new one.")}<//>`}
     ${open === "delete" && html`<${ConfirmByName} title=${t("Delete this webhook?")} name=${hostOf(one)} action=${t("Delete")} onClose=${close} onConfirm=${() => drop(one)}>
       ${t("Its deliveries are deleted with it, those that are still to be sent as well.")}<//>`}

@@ -11,10 +11,9 @@ import { Table } from "../components/table.js";
 import { Enabled, Switch, Test } from "./webhooks/actions.js";
 import { WebhookForm } from "./webhooks/webhook-form.js";
 
-const LOOK_SECONDS = 10;
 
 export default function Webhooks() {
-  const webhooks = useResource(loadWebhooks, [], { every: LOOK_SECONDS });
+  const webhooks = useResource(loadWebhooks, [], { watch: ["records"], pause: 3 });
   const [isNew, setNew] = useState(false);
   const make = html`<button class="button primary" onClick=${() => setNew(true)}><${Icon} name="plus" size=${16} />${t("New webhook")}</button>`;
   return html`<${PageHeader} title=${t("Webhooks")} about=${t("Addresses that are told of events, in signed messages that are sent until they arrive")} actions=${make} />

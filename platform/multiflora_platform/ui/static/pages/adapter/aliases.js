@@ -1,7 +1,7 @@
 /** Where an adapter's aliases point: moving, splitting, rolling back; and rollouts, watched while they run. */
 import { html, useState } from "../../lib/html.js";
 import { post, put, remove } from "../../lib/api.js";
-import { target } from "../../lib/format.js";
+import { splitParts, target } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
 import { isAdmin } from "../../lib/session.js";
 import { attempt, toast } from "../../lib/toasts.js";
@@ -14,7 +14,7 @@ import { History } from "./history.js";
 import { Rollout } from "./rollout.js";
 import { SplitEditor } from "./split-editor.js";
 
-export function Aliases({ adapter, aliases, api, mine, onChange }) {
+export default function Aliases({ adapter, aliases, api, mine, onChange }) {
   const [adding, setAdding] = useState(false);
   const ready = adapter.ready_versions;
   return html`<div class="stack">
@@ -46,14 +46,13 @@ function Alias({ adapter, alias, api, mine, onChange }) {
     if (back) moved(back, t`${alias.alias} is back on ${target(back)}.`);
   };
   const protect = () => attempt(() => post(`${path}:${alias.protected ? "unprotect" : "protect"}`), alias.protected ? t("Its owner may move it again.") : t("Only administrators move it now.")).then(onChange);
-  const parts = Object.entries(alias.split ?? { [alias.version]: 100 }).map(([version, value]) => ({ label: `v${version}`, value }));
   return html`<${Card} title=${alias.alias} about=${html`${t`means ${target(alias)}`} ${alias.protected && html`<${Badge} kind="warn">${t("protected")}<//>`}`}
     actions=${mine && html`<button class="button small" onClick=${() => setOpen("edit")}>${t("Change…")}</button>
       ${canRollBack && html`<button class="button small" onClick=${rollBack}><${Icon} name="undo" size=${14} />${t`Roll back to ${target(to)}`}</button>`}
       ${isAdmin.value && "protected" in alias && html`<button class="button small quiet" onClick=${protect}>${alias.protected ? t("Unprotect") : t("Protect")}</button>`}
       <button class="button small quiet" onClick=${() => setOpen("delete")}>${t("Delete…")}</button>`}>
     <div class="stack">
-      <${Share} label=${t`Traffic of ${alias.alias}`} parts=${parts} />
+      <${Share} label=${t`Traffic of ${alias.alias}`} parts=${splitParts(alias.split ?? { [alias.version]: 100 })} />
       ${open === "edit" && html`<${SplitEditor} versions=${adapter.ready_versions} alias=${alias} onSave=${save} onCancel=${() => setOpen(null)} />`}
       <${Rollout} adapter=${adapter} alias=${alias} api=${api} path=${path} mine=${mine} onChange=${onChange} />
       <${History} path=${path} stamp=${alias.etag} />

@@ -1,13 +1,13 @@
 /** One prompt of an eval in its form: what is asked, and what has to be true of the answer. */
 import { html } from "../../lib/html.js";
-import { checkTypes, newCheck, newMessage, problemAt } from "../../lib/eval-cases.js";
+import { checkTypes, newCheck, problemAt } from "../../lib/eval-cases.js";
 import { t } from "../../lib/language.js";
 import { Segmented } from "../../components/bits.js";
+import { ChatMessages, Remove } from "../../components/chat-messages.js";
 import { Check, Select, TextArea, TextField } from "../../components/fields.js";
 import { Icon } from "../../components/icon.js";
 
 const kinds = () => [["chat", t("Chat messages")], ["plain", t("Plain prompt")]];
-const ROLES = ["user", "system", "assistant", "tool"];
 const types = () => Object.entries(checkTypes()).map(([type, { label }]) => [type, label]);
 
 /** place: the case's in the body, such as /cases/0; problem: what the server said last, and where. */
@@ -20,9 +20,8 @@ export function CaseFields({ value, onChange, place, problem }) {
     <${Segmented} label=${t("How it is asked")} of=${kinds()} value=${value.kind} onChange=${(kind) => set({ kind })} />
     ${value.kind === "plain"
       ? html`<${TextArea} label=${t("Prompt")} hint=${t("As it stands, without the chat template")} rows="3" value=${value.prompt} onInput=${(prompt) => set({ prompt })} problem=${alone || problemAt(problem, `${place}/prompt`)} />`
-      : html`${value.messages.map((one, i) => html`<${Message} key=${one.key} value=${one} onChange=${(changed) => replaced("messages", i, changed)} onRemove=${value.messages.length > 1 && without("messages", i)}
-          problem=${(i === 0 && (alone || (problem?.pointer === `${place}/messages` && problem.message))) || problemAt(problem, `${place}/messages/${i}`)} />`)}
-        <div><button type="button" class="button small" onClick=${() => set({ messages: [...value.messages, newMessage(value.messages.at(-1)?.role === "user" ? "assistant" : "user")] })}><${Icon} name="plus" size=${14} />${t("Add a message")}</button></div>`}
+      : html`<${ChatMessages} value=${value.messages} onChange=${(messages) => set({ messages })}
+          problemOf=${(i) => (i === 0 && (alone || (problem?.pointer === `${place}/messages` && problem.message))) || problemAt(problem, `${place}/messages/${i}`)} />`}
     <div class="form-grid">
       <${TextField} label=${t("Name of the prompt")} hint=${t("Optional")} value=${value.name} onInput=${(name) => set({ name })} problem=${problemAt(problem, `${place}/name`)} />
       <${TextField} label=${t("Max tokens")} type="number" min="1" value=${value.max_tokens} onInput=${(max_tokens) => set({ max_tokens })} problem=${problemAt(problem, `${place}/max_tokens`)} />
@@ -31,15 +30,6 @@ export function CaseFields({ value, onChange, place, problem }) {
       onChange=${(changed) => replaced("checks", i, changed)} onRemove=${value.checks.length > 1 && without("checks", i)} />`)}
     ${problem?.pointer === `${place}/checks` && html`<p class="problem" role="alert">${problem.message}</p>`}
     <div><button type="button" class="button small" onClick=${() => set({ checks: [...value.checks, newCheck()] })}><${Icon} name="plus" size=${14} />${t("Add a check")}</button></div>
-  </div>`;
-}
-
-function Message({ value, onChange, onRemove, problem }) {
-  const roles = ROLES.includes(value.role) ? ROLES : [...ROLES, value.role];
-  return html`<div class="message">
-    <${Select} label=${t("Role")} value=${value.role} onChange=${(role) => onChange({ ...value, role })} of=${roles.map((role) => [role, role])} />
-    <${TextArea} label=${t("Message")} hint=${value.isJson ? t("Its content as JSON") : undefined} rows="2" value=${value.content} onInput=${(content) => onChange({ ...value, content })} problem=${problem} />
-    ${onRemove && html`<${Remove} label=${t("Remove this message")} onClick=${onRemove} />`}
   </div>`;
 }
 
@@ -66,6 +56,3 @@ function CheckFields({ value, number, place, problem, onChange, onRemove }) {
     ${fields[value.type]()}
   </fieldset>`;
 }
-
-/** text: what is seen of it; label: which one it is */
-export const Remove = ({ label, text = t("Remove"), onClick }) => html`<button type="button" class="button small quiet" aria-label=${label} onClick=${onClick}><${Icon} name="close" size=${14} />${text}</button>`;

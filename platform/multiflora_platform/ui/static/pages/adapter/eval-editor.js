@@ -1,14 +1,16 @@
 /** An eval made or changed: its prompts with their checks, and what it gates. The server's complaints stand at their fields. */
 import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { get, put } from "../../lib/api.js";
-import { caseOf, draftOf, Misplaced, newCase, problemAt, titleOf } from "../../lib/eval-cases.js";
+import { Misplaced } from "../../lib/chat-messages.js";
+import { caseOf, draftOf, newCase, problemAt, titleOf } from "../../lib/eval-cases.js";
 import { plural, t } from "../../lib/language.js";
 import { toast } from "../../lib/toasts.js";
 import { Segmented } from "../../components/bits.js";
+import { Remove } from "../../components/chat-messages.js";
 import { Dialog } from "../../components/dialog.js";
 import { TextArea, TextField } from "../../components/fields.js";
 import { Icon } from "../../components/icon.js";
-import { CaseFields, Remove } from "./eval-case.js";
+import { CaseFields } from "./eval-case.js";
 
 const editors = () => [["form", t("Form")], ["json", "JSON"]];
 const SHOWN_ELSEWHERE = ["/cases", "/name", "/description", "/min_score", "/aliases", "alias"];

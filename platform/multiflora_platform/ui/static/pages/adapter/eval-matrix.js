@@ -2,8 +2,10 @@
 import { html, useState } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { percent } from "../../lib/format.js";
+import { checkTypes } from "../../lib/eval-cases.js";
 import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
+import { named } from "../../lib/values.js";
 import { Badge, Card, Scroll } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
 import { Export } from "../../components/export.js";
@@ -37,7 +39,7 @@ function Cells({ matrix, api }) {
 function Mark({ outcome, label, onOpen }) {
   if (!outcome) return html`<span class="muted" aria-label=${t("not asked")}>–</span>`;
   const [kind, sign] = MARKS[outcome];
-  return html`<button class="mark" aria-label=${`${outcome}: ${label}`} title=${outcome} onClick=${onOpen}><${Badge} kind=${kind}>${sign}<//></button>`;
+  return html`<button class="mark" aria-label=${`${named(outcome)}: ${label}`} title=${named(outcome)} onClick=${onOpen}><${Badge} kind=${kind}>${sign}<//></button>`;
 }
 
 function Answer({ run, position, api, onClose }) {
@@ -47,5 +49,5 @@ function Answer({ run, position, api, onClose }) {
     <footer><button class="button" onClick=${onClose}>${t("Close")}</button></footer><//>`;
 }
 
-export const Checks = ({ of }) => html`<ul class="report">${of.map((check, i) => html`<li key=${i}><${Badge} kind=${check.passed ? "ok" : "bad"}>${check.type.replace("_", " ")}<//>
-  <span class="break">${check.detail || "passed"}</span></li>`)}</ul>`;
+export const Checks = ({ of }) => html`<ul class="report">${of.map((check, i) => html`<li key=${i}><${Badge} kind=${check.passed ? "ok" : "bad"}>${checkTypes()[check.type]?.label ?? check.type}<//>
+  <span class="break">${check.detail || t("passed")}</span></li>`)}</ul>`;

@@ -15,18 +15,20 @@ import { Table } from "../../components/table.js";
 import { Comparison } from "./eval-comparison.js";
 import { EvalEditor } from "./eval-editor.js";
 import { Matrix } from "./eval-matrix.js";
+import { Scores } from "./eval-scores.js";
+import { RunAgain, StartRuns } from "./eval-start.js";
 
 const UNFINISHED = ["queued", "running"];
 
 /** Prompts and answers are for admins and the adapter's owner; other tenants' keys would be answered 404. */
-export function Evals({ adapter, ...rest }) {
+export default function Evals({ adapter, ...rest }) {
   if (isAdmin.value || adapter.owner === session.value.tenant) return html`<${Sets} adapter=${adapter} ...${rest} />`;
   return html`<div class="card"><${Empty} title=${t("For its owner")}>${t`The evals of ${adapter.name} are seen by the tenant that owns it.`}<//></div>`;
 }
 
 function Sets({ adapter, api, mine }) {
   const [editing, setEditing] = useState(false);
-  const sets = useResource((signal) => get(`${api}/evals`, { signal }), [api], { every: 10 });
+  const sets = useResource((signal) => get(`${api}/evals`, { signal }), [api], { watch: ["records"], pause: 5 });
   const make = mine && html`<button class="button primary" onClick=${() => setEditing(true)}>${t("New eval…")}</button>`;
   const made = (name) => { sets.reload(); setQuery({ eval: name }); };
   return html`<div class="stack">
@@ -43,7 +45,7 @@ function One({ sets, adapter, api, mine, make, onChange }) {
   const path = `${api}/evals/${encodeURIComponent(name)}`;
   const [open, setOpen] = useState(null);
   const close = () => setOpen(null);
-  const runs = useResource((signal) => get(`${api}/eval-runs?limit=200&eval=${encodeURIComponent(name)}`, { signal }), [api, name], { every: 2 });
+  const runs = useResource((signal) => get(`${api}/eval-runs?limit=200&eval=${encodeURIComponent(name)}`, { signal }), [api, name], { watch: ["records"], pause: 2 });
   const items = runs.data?.items ?? [];
   const ended = items.filter((run) => run.state === "completed");
   const gate = one.min_score === null ? t("gates nothing") : t`asks for ${percent(one.min_score)} before ${one.aliases.join(", ")}`;
@@ -52,21 +54,22 @@ function One({ sets, adapter, api, mine, make, onChange }) {
       actions=${mine && html`${make}<button class="button" onClick=${() => setOpen("edit")}>${t("Edit…")}</button><button class="button danger" onClick=${() => setOpen("delete")}>${t("Delete…")}</button>`}>
       <div class="stack">${one.description && html`<p class="muted">${one.description}</p>`}
         ${sets.length > 1 && html`<div class="form-grid"><${Select} label=${t("Which")} value=${name} onChange=${(next) => setQuery({ eval: next, left: null, right: null })} of=${sets.map((set) => [set.name, set.name])} /></div>`}
-        ${mine && html`<${Start} adapter=${adapter} path=${path} onStarted=${runs.reload} />`}
+        ${mine && html`<${StartRuns} adapter=${adapter} path=${path} onStarted=${runs.reload} />`}
         ${items.filter((run) => UNFINISHED.includes(run.state)).map((run) => html`<${Progress} key=${run.id} run=${run} api=${api} mine=${mine} onChange=${runs.reload} />`)}
       </div>
     <//>
     <${Matrix} path=${path} api=${api} version=${one.version} newest=${ended[0]?.id} />
     ${ended.length > 1 && html`<${Comparison} runs=${ended} api=${api} />`}
     ${items.length > 0 && html`<${Card} title=${t("Scores over time")} about=${t("Newest first; a version of the eval is compared with itself")} flush>
-      <${Table} kind="runs" name=${`runs of ${adapter.name} ${name}`} label=${t("Runs")} rows=${items} keyOf=${(run) => run.id} columns=${columns()} /><//>`}
+      <${Scores} runs=${ended.filter((run) => run.eval_version === one.version)} nameOf=${modelOf} bound=${one.min_score} />
+      <${Table} kind="runs" name=${`runs of ${adapter.name} ${name}`} label=${t("Runs")} rows=${items} keyOf=${(run) => run.id} columns=${columns(mine && ((run) => html`<${RunAgain} run=${run} path=${path} onStarted=${runs.reload} />`))} /><//>`}
     ${open === "edit" && html`<${EvalEditor} api=${api} name=${name} onClose=${close} onSaved=${onChange} />`}
     ${open === "delete" && html`<${ConfirmByName} title=${t`Delete ${name}?`} name=${name} action=${t("Delete")} onClose=${close}
       onConfirm=${async () => { await remove(path); toast(t`${name} is deleted.`); setQuery({ eval: null }); onChange(); }}>${t("Its runs and their answers go with it.")}<//>`}`;
 }
 
 const modelOf = (run) => (run.mix.adapters ? run.mix.adapters.map((part) => `${part.weight ?? 1}·${part.name}`).join(" + ") : run.model);
-const columns = () => [
+const columns = (again) => [
   { key: "model", label: t("Asked"), value: modelOf, cell: (run) => html`<b>${modelOf(run)}</b>` },
   { key: "score", label: t("Score"), number: true, cell: (run) => percent(run.score) },
   { key: "passed", label: t("Passed"), number: true, cell: (run) => t`${count(run.passed)} of ${count(run.total)}` },
@@ -75,20 +78,8 @@ const columns = () => [
   { key: "state", label: t("State"), cell: (run) => html`<span title=${run.reason}><${State} of=${run.state} /></span>` },
   { key: "created_by", label: t("By"), class: "muted" },
   { key: "created_at", label: t("Started"), time: true, class: "muted" },
+  ...(again ? [{ key: "actions", label: t("Actions"), control: true, cell: again }] : []),
 ];
-
-function Start({ adapter, path, onStarted }) {
-  const versions = adapter.ready_versions.toReversed();
-  const [target, setTarget] = useState(String(versions[0] ?? "base"));
-  const start = async () => {
-    const targets = target === "all" ? versions.map((version) => ({ version })) : [{ version: Number(target) }];
-    await attempt(() => Promise.all(targets.map((one) => post(`${path}/runs`, one))), targets.length > 1 ? t`${targets.length} runs are queued.` : t("The run is queued."));
-    onStarted();
-  };
-  if (!versions.length) return null;
-  const names = [...versions.map((version) => [String(version), t`Version ${version}`]), ...(versions.length > 1 ? [["all", t("All versions")]] : [])];
-  return html`<div class="row end"><${Select} label=${t("Ask")} value=${target} onChange=${setTarget} of=${names} /><button class="button primary" onClick=${start}>${t("Run")}</button></div>`;
-}
 
 function Progress({ run, api, mine, onChange }) {
   const done = run.passed + run.failed + run.errors;

@@ -1,17 +1,16 @@
 /** Prompts that a rollout's two versions answered differently, word by word; one click makes a case of an eval of one. */
 import { html, useMemo, useState } from "../../lib/html.js";
-import { get, post } from "../../lib/api.js";
+import { get } from "../../lib/api.js";
 import { count } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { href } from "../../lib/router.js";
 import { isAdmin, session } from "../../lib/session.js";
-import { attempt } from "../../lib/toasts.js";
 import { wordDiff } from "../../lib/words.js";
 import { Time } from "../../components/bits.js";
-import { Select, TextField } from "../../components/fields.js";
 import { Empty, Loaded } from "../../components/states.js";
 import { Differing } from "../../components/word-diff.js";
+import { EvalTarget, useEvalTarget } from "./eval-target.js";
 
 const AT_ONCE = 10;
 /** Percent of the stable version's requests, where none are yet. */
@@ -19,7 +18,6 @@ export const COPIED = 10;
 /** As many as the server keeps of one rollout. */
 const MOST = 100;
 const MOST_TOKENS = 4096;
-const NEW = "";
 
 export function Pairs({ rollout, path, ...rest }) {
   const [open, setOpen] = useState(false);
@@ -32,12 +30,12 @@ function Kept({ rollout, path, stamp, adapter, api, mine, onCopy }) {
   const pairs = useResource((signal) => get(`${path}?limit=${MOST}`, { signal }), [path], { stamp });
   const [shown, setShown] = useState(AT_ONCE);
   const canAdd = mine && (isAdmin.value || adapter.owner === session.value.tenant);
-  const target = useTarget(api, canAdd);
+  const target = useEvalTarget(api, canAdd, "differences");
   return html`<${Loaded} resource=${pairs} lines=${3}>${({ kept, items }) => {
     if (!kept) return html`<${Empty} title=${t("Texts are not kept")} icon="info">${t`The server compares answers and forgets them. Started with ${html`<code>--log-bodies</code>`}, it keeps the last ones that differ, in memory.`}<//>`;
     if (!items.length) return html`<${Nothing} rollout=${rollout} onCopy=${mine && onCopy} />`;
     return html`<div class="stack">
-      ${canAdd && html`<${Target} of=${target} />`}
+      ${canAdd && html`<${EvalTarget} of=${target} hint=${t("Which side is right? Its text becomes the answer that is asked for")} />`}
       <ul class="pairs">${items.slice(0, shown).map((pair) => html`<${Pair} key=${pair.id} pair=${pair} rollout=${rollout} adapter=${adapter} target=${canAdd ? target : null} />`)}</ul>
       ${items.length > shown && html`<div><button class="button small" onClick=${() => setShown(shown + AT_ONCE)}>${t`Show more (${items.length - shown})`}</button></div>`}
     </div>`;
@@ -50,28 +48,6 @@ function Nothing({ rollout, onCopy }) {
   const action = onCopy && html`<button class="button small" onClick=${onCopy}>${t`Copy ${COPIED}% of them`}</button>`;
   return html`<${Empty} title=${t("No request is answered by both")} action=${action}>${t`Copies of v${rollout.stable}’s requests can be run on v${rollout.candidate}, too. Nobody sees those answers.`}<//>`;
 }
-
-/** The eval that cases are added to: one that there is, or a new one under the name that is written. */
-function useTarget(api, canAdd) {
-  const sets = useResource((signal) => (canAdd ? get(`${api}/evals`, { signal }) : { items: [] }), [api, canAdd]);
-  const [chosen, setChosen] = useState(null);
-  const [written, setWritten] = useState("differences");
-  const present = sets.data?.items ?? [];
-  const picked = chosen ?? present[0]?.name ?? NEW;
-  const name = picked === NEW ? written : picked;
-  const add = async (one) => {
-    const added = await attempt(() => post(`${api}/evals/${encodeURIComponent(name)}/cases`, one), t`Added to ${name}.`);
-    if (added && picked === NEW) setChosen(name);
-    if (added) sets.reload();
-    return added && name;
-  };
-  return { present, picked, setChosen, written, setWritten, add, gates: present.find((one) => one.name === name)?.min_score != null };
-}
-
-const Target = ({ of }) => html`<div class="form-grid">
-  <${Select} label=${t("Add to the eval")} hint=${of.gates ? t("It gates promotion: with another prompt it has to be run again") : t("Which side is right? Its text becomes the answer that is asked for")} value=${of.picked} onChange=${of.setChosen}
-    of=${[...of.present.map(({ name }) => [name, name]), [NEW, t("A new one")]]} />
-  ${of.picked === NEW && html`<${TextField} label=${t("Name of the new eval")} value=${of.written} onInput=${of.setWritten} />`}</div>`;
 
 function Pair({ pair, rollout, adapter, target }) {
   const [added, setAdded] = useState(null);

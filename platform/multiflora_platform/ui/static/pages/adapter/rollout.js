@@ -15,7 +15,7 @@ import { SplitArms } from "./split-arms.js";
 
 export function Rollout({ adapter, alias, api, path, mine, onChange }) {
   const [starting, setStarting] = useState(false);
-  const rollouts = useResource((signal) => get(`${path}/rollouts?limit=1`, { signal }), [path], { every: 2, stamp: alias.etag });
+  const rollouts = useResource((signal) => get(`${path}/rollouts?limit=1`, { signal }), [path], { watch: ["records", "requests"], pause: 2, stamp: alias.etag });
   if (!rollouts.data) return null;
   const newest = rollouts.data.items[0];
   const running = newest?.state === "running";

@@ -19,7 +19,7 @@ const columns = () => [
 ];
 
 export function SplitArms({ adapter, alias, path }) {
-  const split = useResource((signal) => get(`${path}/split`, { signal }), [path], { every: 5, stamp: alias.etag });
+  const split = useResource((signal) => get(`${path}/split`, { signal }), [path], { watch: ["records", "requests"], pause: 3, stamp: alias.etag });
   return html`<${Loaded} resource=${split} lines=${2}>${({ since, arms }) => arms.length > 0 && html`<section class="rollout" aria-label=${t("Split")}>
     <p class="small muted">${since ? t`What its versions do, by the last 1,000 requests of each; the first came ${html`<${Time} at=${since} />`}. Unlike a watched rollout, it does not turn back by itself.` : t("No request has come since it was split.")}</p>
     ${arms.filter((arm) => arm.is_worse).map((arm) => html`<${Notice} key=${arm.version} kind="bad" title=${t`v${arm.version} fails more than the others`}>

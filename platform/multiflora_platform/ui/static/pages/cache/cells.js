@@ -1,6 +1,6 @@
-/** The cached prefixes as cells of an icicle: each as wide as the memory of it and of all that continues it. */
+/** The cached prefixes as cells of an icicle: each as wide as the memory of it and of all that continues it; what saved most first. */
 
-import { childrenOf, keyOf } from "./runs.js";
+import { childrenOf, keyOf, savingsOf, sumsOf } from "./runs.js";
 
 /** Narrower than this share of the picture, cells beside each other are drawn as one. */
 const NARROWEST = 0.006;
@@ -13,11 +13,13 @@ const NARROWEST = 0.006;
  */
 export function cellsOf(nodes, zoomed) {
   const children = childrenOf(nodes);
-  const memory = memoryOf(children);
-  const itemOf = (node) => ({ key: keyOf(node), node, bytes: memory.get(keyOf(node)) });
+  const memory = sumsOf(children, (node) => node.bytes);
+  const own = savingsOf(nodes, children);
+  const savings = sumsOf(children, (node) => own.get(keyOf(node)));
+  const itemOf = (node) => ({ key: keyOf(node), node, bytes: memory.get(keyOf(node)), saved: savings.get(keyOf(node)) });
   const below = ({ node, group }) => (node ? (children.get(keyOf(node)) ?? []) : group.roots).map(itemOf);
   const start = nodes.find((node) => keyOf(node) === zoomed);
-  const top = start ? [itemOf(start)] : groupsOf(children.get(null) ?? [], memory);
+  const top = start ? [itemOf(start)] : groupsOf((children.get(null) ?? []).map(itemOf));
   const all = top.reduce((sum, one) => sum + one.bytes, 0) || 1;
   const cells = [];
   const rows = [{ items: top, from: 0, depth: 0 }];
@@ -25,7 +27,7 @@ export function cellsOf(nodes, zoomed) {
     const { items, from, depth } = rows.pop();
     let at = from;
     let folded = 0;
-    for (const item of items.toSorted((a, b) => b.bytes - a.bytes)) {
+    for (const item of items.toSorted((a, b) => b.saved - a.saved || b.bytes - a.bytes)) {
       const width = item.bytes / all;
       if (width < NARROWEST) {
         folded += 1;
@@ -40,19 +42,10 @@ export function cellsOf(nodes, zoomed) {
   return cells;
 }
 
-/** Of each node, the bytes of it and of all that continues it. Prefixes may be thousands of runs deep: no recursion. */
-function memoryOf(children) {
-  const below = (node) => children.get(keyOf(node)) ?? [];
-  const order = [...(children.get(null) ?? [])];
-  for (let i = 0; i < order.length; i += 1) order.push(...below(order[i]));
-  const memory = new Map();
-  for (const node of order.reverse()) memory.set(keyOf(node), below(node).reduce((sum, child) => sum + memory.get(keyOf(child)), node.bytes));
-  return memory;
-}
-
-function groupsOf(roots, memory) {
-  const groups = Map.groupBy(roots, (node) => `${node.digest} ${node.owner}`);
+function groupsOf(roots) {
+  const groups = Map.groupBy(roots, ({ node }) => `${node.digest} ${node.owner}`);
+  const total = (members, field) => members.reduce((sum, one) => sum + one[field], 0);
   return [...groups].map(([key, members]) => ({
-    key, group: { roots: members, first: members[0] }, bytes: members.reduce((sum, node) => sum + memory.get(keyOf(node)), 0),
+    key, group: { roots: members.map(({ node }) => node), first: members[0].node }, bytes: total(members, "bytes"), saved: total(members, "saved"),
   }));
 }

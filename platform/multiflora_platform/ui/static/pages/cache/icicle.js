@@ -11,13 +11,13 @@ import { cellsOf } from "./cells.js";
 
 const ROW = 26;
 const MOST_ROWS = 12;
-const shades = () => [["hits", t("Hits")], ["idle", t("Last use")]];
+const shades = () => [["hits", t("Hits")], ["idle_seconds", t("Last use")], ["age_seconds", t("Age")]];
 /** Shares of an adapter's colour in a cell's: text stands on it. */
 const [PALEST, DEEPEST] = [10, 38];
 /** Cells so wide, and no more than so many, say their first words. */
 const [SPEAKING_WIDTH, SPEAKING] = [0.08, 12];
-/** Long idle: as pale as never hit. */
-const LONG_IDLE = 3600;
+/** Seconds: so long unused, or so old, is as pale as never hit. */
+const LONG = 3600;
 const FIRST_TOKENS = 24;
 const words = new Map();
 
@@ -29,9 +29,9 @@ export function Icicle({ nodes }) {
   useResource(() => Promise.all(speaking.map(learn)), [speaking.join()]);
   if (!nodes.length) return null;
   const mostHits = Math.max(...nodes.map((node) => node.hits), 1);
-  const strength = (node) => (shade === "hits" ? Math.log1p(node.hits) / Math.log1p(mostHits) : Math.max(0, 1 - Math.log1p(node.idle_seconds) / Math.log1p(LONG_IDLE)));
+  const strength = (node) => (shade === "hits" ? Math.log1p(node.hits) / Math.log1p(mostHits) : Math.max(0, 1 - Math.log1p(node[shade]) / Math.log1p(LONG)));
   const rows = Math.max(...cells.map((cell) => cell.depth)) + 1;
-  return html`<${Card} title=${t("Memory by prefix")} about=${t("As wide as its memory; what is below continues what is above. Choose a part to see it alone")}
+  return html`<${Card} title=${t("Memory by prefix")} about=${t("As wide as its memory, what saved most first; what is below continues what is above. Choose a part to see it alone")}
       actions=${html`${zoomed && html`<button class="button small" onClick=${() => setZoomed(null)}>${t("Show all")}</button>`}
         <${Segmented} label=${t("Colour by")} of=${shades()} value=${shade} onChange=${setShade} />`}>
     <div class="icicle" role="group" aria-label=${t("Memory by prefix")} style=${{ height: `${rows * ROW}px` }}>
@@ -45,8 +45,8 @@ function Cell({ cell, strength, onZoom }) {
   const share = cell.node ? PALEST + (DEEPEST - PALEST) * strength(cell.node) : DEEPEST;
   const background = `color-mix(in oklab, ${colourOf(of.adapters[0] ?? "base")} ${Math.round(share)}%, var(--surface))`;
   const name = `${of.versions.join(", ") || (of.digest ? of.digest.slice(0, 12) : t("base model"))} · ${of.owner ?? t("admin")}`;
-  if (!cell.node) return html`<b class="cut" style=${{ ...place, background }} title=${`${name}: ${bytes(cell.bytes)}`}>${name}</b>`;
-  const facts = t`${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, idle ${seconds(of.idle_seconds)}`;
+  if (!cell.node) return html`<b class="cut" style=${{ ...place, background }} title=${t`${name}: ${bytes(cell.bytes)}, ${count(cell.saved)} tokens saved`}>${name}</b>`;
+  const facts = t`${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, ${count(cell.saved)} tokens saved, idle ${seconds(of.idle_seconds)}`;
   return html`<button class="cut" style=${{ ...place, background }} title=${`${name}: ${facts}`} onClick=${() => onZoom(cell.key)}>${words.get(of.hash) ?? count(of.tokens)}</button>`;
 }
 

@@ -6,27 +6,35 @@ import { bytes, count, seconds } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
-import { Badge, Card, Names } from "../../components/bits.js";
+import { Badge, Card, Names, Segmented } from "../../components/bits.js";
 import { ConfirmByName, Dialog } from "../../components/dialog.js";
 import { Icon } from "../../components/icon.js";
 import { Empty, Loaded } from "../../components/states.js";
 import { Table } from "../../components/table.js";
-import { childrenOf, keyOf } from "./runs.js";
+import { childrenOf, keyOf, savingsOf } from "./runs.js";
 
 /** Of a hash, as much as tells it from others. */
 const SHORT = 10;
 const about = (node, what = "") => ofBase(`/api/v1/cache/${node.hash}${what}?replica=${encodeURIComponent(node.replica)}`);
 
-/** Depth first, largest first; a child whose parent is not listed stands at the top. */
-function rowsOf(nodes, closed) {
+const orders = () => [["savings", t("Savings")], ["size", t("Size")]];
+/** More rows than that are folded to those that were of use. */
+const MOST_UNFOLDED = 30;
+const isOfUse = (node) => node.hits > 0 || node.pinned || node.referenced;
+
+/** Depth first, the first in `order` first; a child whose parent is not listed stands at the top. isFolded: without leaves that are of no use */
+function rowsOf(nodes, closed, order, isFolded) {
   const children = childrenOf(nodes);
+  const savings = savingsOf(nodes, children);
+  const rank = (node) => (order === "size" ? node.bytes : savings.get(keyOf(node)));
+  const below = (key) => (children.get(key) ?? []).filter((node) => !isFolded || isOfUse(node) || children.has(keyOf(node))).sort((a, b) => rank(a) - rank(b) || a.bytes - b.bytes);
   const rows = [];
-  const stack = (children.get(null) ?? []).toSorted((a, b) => a.bytes - b.bytes).map((node) => [node, 0]);
+  const stack = below(null).map((node) => [node, 0]);
   while (stack.length) {
     const [node, depth] = stack.pop();
-    const below = children.get(keyOf(node)) ?? [];
-    rows.push({ node, depth, below: below.length });
-    if (!closed.has(keyOf(node))) stack.push(...below.toSorted((a, b) => a.bytes - b.bytes).map((child) => [child, depth + 1]));
+    const continued = below(keyOf(node));
+    rows.push({ node, depth, below: continued.length, saved: savings.get(keyOf(node)) });
+    if (!closed.has(keyOf(node))) stack.push(...continued.map((child) => [child, depth + 1]));
   }
   return rows;
 }
@@ -34,13 +42,18 @@ function rowsOf(nodes, closed) {
 export function Tree({ cache, onChange }) {
   const [closed, setClosed] = useState(new Set());
   const [open, setOpen] = useState(null);
-  const rows = useMemo(() => rowsOf(cache.nodes, closed), [cache.nodes, closed]);
+  const [order, setOrder] = useState("savings");
+  const [isWhole, setWhole] = useState(false);
+  const isFolded = !isWhole && cache.nodes.length > MOST_UNFOLDED && cache.nodes.some(isOfUse);
+  const rows = useMemo(() => rowsOf(cache.nodes, closed, order, isFolded), [cache.nodes, closed, order, isFolded]);
   const places = useMemo(() => new Map(rows.map((row) => [row.node, row])), [rows]);
   const several = new Set(cache.nodes.map((node) => node.replica)).size > 1;
   const flip = (hash) => setClosed((old) => (old.has(hash) ? new Set([...old].filter((one) => one !== hash)) : new Set([...old, hash])));
   const pin = (node) => attempt(() => post(about(node, node.pinned ? ":unpin" : ":pin")), node.pinned ? t("It may be evicted again.") : t("Pinned: it stays cached.")).then(onChange);
   if (!rows.length) return html`<div class="card"><${Empty} title=${t("Nothing is cached yet")} icon="cache">${t`Every prompt leaves its full blocks of ${cache.block_size} tokens here.`}<//></div>`;
-  return html`<${Card} title=${t("Prefixes")} about=${t`${count(cache.nodes.length)} runs of blocks; what is indented continues the line above it`} flush>
+  return html`<${Card} title=${t("Prefixes")} about=${t`${count(cache.nodes.length)} runs of blocks; what is indented continues the line above it`} flush
+      actions=${html`${cache.nodes.length > MOST_UNFOLDED && html`<button class="button small" aria-pressed=${!isFolded} onClick=${() => setWhole(!isWhole)}>${isFolded ? t("Show those without a hit") : t("Fold those without a hit")}</button>`}
+        <${Segmented} label=${t("First")} of=${orders()} value=${order} onChange=${setOrder} />`}>
     <${Table} name="prefixes" label=${t("Prefixes")} class="tree" ordered rows=${rows.map((row) => row.node)} keyOf=${keyOf}
       columns=${columnsOf({ places, closed, several, flip, pin, setOpen })} />
     ${open?.what === "text" && html`<${Text} node=${open.node} onClose=${() => setOpen(null)} />`}
@@ -61,6 +74,7 @@ function columnsOf({ places, closed, several, flip, pin, setOpen }) {
     { key: "digest", label: t("Digest"), class: "mono", unseen: true, cell: (node) => node.digest?.slice(0, SHORT) },
     { key: "owner", label: t("Owner"), cell: (node) => node.owner ?? html`<span class="muted">${t("admin")}</span>` },
     number("tokens", t("Tokens"), count), number("bytes", t("Size"), bytes), number("hits", t("Hits"), count),
+    { key: "saved", label: t("Tokens saved"), number: true, value: (node) => places.get(node).saved, cell: (node) => count(places.get(node).saved) },
     { ...number("age_seconds", t("Age"), seconds), unseen: true }, number("idle_seconds", t("Idle"), seconds),
     { key: "pinned", label: t("Pinned"), unseen: true, cell: (node) => (node.pinned ? t("yes") : t("no")) },
     { ...number("referenced", t("Used by"), count), unseen: true },

@@ -1,25 +1,26 @@
 /** Beside the charts: what one would look for next. */
 import { html } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
-import { count, percent, seconds } from "../../lib/format.js";
+import { count, moment, percent, seconds } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
-import { loadRequests } from "../../lib/requests.js";
+import { loadNewest } from "../../lib/requests.js";
 import { useResource } from "../../lib/resource.js";
 import { href } from "../../lib/router.js";
 import { colourOf } from "../../lib/theme.js";
-import { Card, Share, Time } from "../../components/bits.js";
+import { Card, Share, State, Time } from "../../components/bits.js";
 import { sumsByModel } from "./models.js";
 
 const LISTED = 5;
 
 export function Beside({ points, span }) {
-  const requests = useResource(loadRequests, [], { every: 5 });
+  const requests = useResource(loadNewest, [], { watch: ["requests"], pause: 5 });
   const since = (points.at(-1)?.at ?? 0) - span;
   const recent = (requests.data ?? []).filter((request) => request.at >= since);
   return html`<div class="stack">
-    <${Rollouts} />
+    <${Rollouts} since=${since} />
     <${Busiest} points=${points} />
     <${Tenants} of=${recent} />
+    <${Costliest} of=${recent} />
     <${Slowest} of=${recent} />
     <${Refusals} of=${recent} />
   </div>`;
@@ -28,11 +29,18 @@ export function Beside({ points, span }) {
 /** Nothing is drawn where there is nothing to list. */
 const List = ({ title, about, rows }) => rows.length > 0 && html`<${Card} title=${title} about=${about}><ul class="ranked">${rows}</ul><//>`;
 
-function Rollouts() {
-  const rollouts = useResource((signal) => get("/api/v1/rollouts?state=running", { signal }), [], { every: 5 });
-  return html`<${List} title=${t("Rollouts that run")} rows=${(rollouts.data?.items ?? []).map((one) => html`<li key=${one.id}>
-    <a href=${href(`/adapters/${one.adapter}?tab=aliases`)}>${one.adapter}@${one.alias}</a><span class="muted small">${t`v${one.stable} to v${one.candidate}, ${one.percent}%${one.candidate_observed ? t`, ${percent(one.candidate_observed.errors / Math.max(one.candidate_observed.requests, 1))} errors of ${count(one.candidate_observed.requests)}` : ""}`}</span></li>`)} />`;
+/** Those that run, and why others were rolled back. since: in seconds, when that is news. */
+function Rollouts({ since }) {
+  const rollouts = useResource((signal) => get("/api/v1/rollouts?limit=100", { signal }), [], { watch: ["records", "requests"], pause: 5 });
+  const shown = (rollouts.data?.items ?? []).filter((one) => one.state === "running" || (one.state === "rolled_back" && moment(one.ended_at) >= since));
+  return html`<${List} title=${t("Rollouts")} rows=${shown.map((one) => (one.state === "running" ? html`<${Running} key=${one.id} of=${one} />` : html`<${RolledBack} key=${one.id} of=${one} />`))} />`;
 }
+
+const Link = ({ of }) => html`<a href=${href(`/adapters/${of.adapter}?tab=aliases`)}>${of.adapter}@${of.alias}</a>`;
+
+const RolledBack = ({ of }) => html`<li><${Link} of=${of} /><${State} of=${of.state} /><span class="reason small">${t`v${of.candidate}: ${of.reason}`} <span class="muted"><${Time} at=${of.ended_at} /></span></span></li>`;
+
+const Running = ({ of: one }) => html`<li><${Link} of=${one} /><span class="muted small">${t`v${one.stable} to v${one.candidate}, ${one.percent}%${one.candidate_observed ? t`, ${percent(one.candidate_observed.errors / Math.max(one.candidate_observed.requests, 1))} errors of ${count(one.candidate_observed.requests)}` : ""}`}</span></li>`;
 
 function Busiest({ points }) {
   const sums = sumsByModel(points);
@@ -48,6 +56,13 @@ function Tenants({ of }) {
   const rows = [...sums].sort((a, b) => b[1] - a[1]).slice(0, LISTED);
   return html`<${List} title=${t("Busiest tenants")} about=${t("Of the last 1,000 requests")} rows=${rows.map(([name, tokens]) => html`<li key=${name}>
     <a class="cut" href=${href(`/tenants/${encodeURIComponent(name)}`)}>${name}</a><span class="muted small">${t`${count(tokens)} tokens`}</span></li>`)} />`;
+}
+
+/** What took the device longest, prompt and answer. */
+function Costliest({ of }) {
+  const rows = of.filter((one) => one.device_seconds > 0).toSorted((a, b) => b.device_seconds - a.device_seconds).slice(0, LISTED);
+  return html`<${List} title=${t("Costliest requests")} about=${t("By device time, of the last 1,000 requests")} rows=${rows.map((one) => html`<li key=${one.id}>
+    <a class="cut" href=${href(`/requests/${one.id}`)}>${one.model}</a><span class="muted small">${t`${seconds(one.device_seconds)}, ${count(one.prompt_tokens + one.completion_tokens)} tokens`}</span></li>`)} />`;
 }
 
 function Slowest({ of }) {

@@ -28,7 +28,7 @@ function Steps({ onHide }) {
     const asked = [...(uses?.values() ?? [])].some((use) => use.last_day);
     setNew((known) => known ?? !(items.length && asked));
     return { adapter: items[0], asked, named: items.some((one) => Object.keys(one.aliases).some((alias) => alias !== "default")) };
-  }, [isNew === false], { every: 3 });
+  }, [isNew === false], { watch: ["records", "requests"], pause: 3 });
   if (!isNew || !state.data) return null;
   return html`<${Card} title=${t("First steps")} about=${t("Ticked as they are done, from here or from elsewhere")} actions=${html`${isDemo.value && html`<a class="button small primary" href=${href("/tour")}>${t("Try the tour")}</a>`}<button class="button small" onClick=${onHide}>${t("Hide")}</button>`}>
     <ol class="numbered">${stepsOf(state.data).map(([title, done, about, text]) => html`<li key=${title} class=${done ? "done" : ""}>

@@ -38,21 +38,39 @@ export function linesByBase(points, colourOf, line, of) {
   return names.map((name) => ({ ...own(name), values: points.map((point) => of(point.by_base?.[name])) }));
 }
 
+const added = (cell, value) => cell + value;
+/** What is told of models over time: of a point, by model; and how values of one stretch of time make one. */
+export const MEASURES = {
+  tokens: { of: (point, interval) => Object.entries(point.by_model).map(([name, value]) => [name, value * interval]), join: added },
+  requests: { of: (point) => Object.entries(point.ended_by_model).map(([name, { requests }]) => [name, requests]), join: added },
+  p95: { of: (point) => Object.entries(point.ended_by_model).map(([name, { p95_seconds: p95 }]) => [name, p95 ?? 0]), join: Math.max },
+  errors: { of: (point) => Object.entries(point.ended_by_model).map(([name, { errors }]) => [name, errors]), join: added },
+};
+
 /**
- * Tokens of each model in equal stretches of time.
+ * A measure of each model in equal stretches of time, of the models that have most of it.
  * @param {number} stretch seconds; each stretch begins at a whole multiple of it, so that only the newest one changes
- * @returns {{starts: number[], rows: Array<{name: string, cells: number[]}>}} cells: tokens
+ * @param {keyof MEASURES} measure
+ * @returns {{starts: number[], rows: Array<{name: string, cells: number[]}>}}
  */
-export function heat(points, span, stretch, mostRows) {
+export function heat(points, span, stretch, mostRows, measure) {
+  const { of, join } = MEASURES[measure];
   const last = Math.floor((points.at(-1)?.at ?? 0) / stretch);
   const columns = Math.ceil(span / stretch);
   const first = last - columns + 1;
   const interval = intervalOf(points);
-  const rows = sumsByModel(points).slice(0, mostRows).map(([name]) => ({ name, cells: new Array(columns).fill(0) }));
+  const rows = new Map();
   for (const point of points) {
     const column = Math.floor(point.at / stretch) - first;
     if (column < 0) continue;
-    for (const row of rows) row.cells[column] += (point.by_model?.[row.name] ?? 0) * interval;
+    for (const [name, value] of of(point, interval)) {
+      if (!rows.has(name)) rows.set(name, new Array(columns).fill(0));
+      rows.get(name)[column] = join(rows.get(name)[column], value);
+    }
   }
-  return { starts: Array.from({ length: columns }, (_, i) => (first + i) * stretch), rows };
+  const most = [...rows].map(([name, cells]) => ({ name, cells })).filter((row) => row.cells.some(Boolean)).sort((a, b) => joined(b, join) - joined(a, join));
+  return { starts: Array.from({ length: columns }, (_, i) => (first + i) * stretch), rows: most.slice(0, mostRows) };
 }
+
+/** A row's cells as one value. */
+export const joined = (row, join) => row.cells.reduce((all, value) => join(all, value));

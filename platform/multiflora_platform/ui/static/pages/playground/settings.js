@@ -1,11 +1,9 @@
-/** How answers are drawn, what is shown of them, and the schema they have to follow. */
+/** How answers are drawn, what is shown of them, the tools they may call and the schema they have to follow. */
 import { html } from "../../lib/html.js";
 import { t } from "../../lib/language.js";
 import { session } from "../../lib/session.js";
 import { Card } from "../../components/bits.js";
 import { Check, TextArea, TextField } from "../../components/fields.js";
-
-export const DEFAULTS = { temperature: "0", topP: "1", topK: "", maxTokens: "128", seed: "", stop: "", schema: "", colour: "none" };
 
 export function Settings({ value, onChange, mode }) {
   const set = (name) => (entry) => onChange({ ...value, [name]: entry });
@@ -19,13 +17,22 @@ export function Settings({ value, onChange, mode }) {
       <${TextField} label=${t("Seed")} ...${number} placeholder=${t("none")} value=${value.seed} onInput=${set("seed")} />
       <${TextField} label=${t("Stop at")} placeholder=${t("text")} value=${value.stop} onInput=${set("stop")} />
     </div>
-    <${Check} label=${t("Show probabilities")} hint=${t("The less likely a token, the stronger its colour")} checked=${value.colour === "probability"} onChange=${(on) => set("colour")(on ? "probability" : "none")} />
-    <${Check} label=${t("Show the difference to the base")} hint=${t("Colours tokens that the base model would not have chosen")} checked=${value.colour === "difference"} onChange=${(on) => set("colour")(on ? "difference" : "none")} />
-    ${mode === "chat" && html`<${TextArea} label=${t("JSON schema")} hint=${t("The answer follows it")} rows="4" class="mono" spellcheck="false" placeholder='{"type": "object", …}' value=${value.schema} onInput=${set("schema")} problem=${schemaProblem(value.schema)} />`}
+    ${views().map(([colour, label, hint]) => html`<${Check} key=${colour} label=${label} hint=${hint} checked=${value.colour === colour} onChange=${(on) => set("colour")(on ? colour : "none")} />`)}
+    ${mode === "chat" && html`<${JsonArea} label=${t("Tools")} hint=${t("What the model may call, as OpenAI's API has them")} placeholder='[{"type": "function", …}]' value=${value.tools} onInput=${set("tools")} />
+      <${JsonArea} label=${t("JSON schema")} hint=${t("The answer follows it")} placeholder='{"type": "object", …}' value=${value.schema} onInput=${set("schema")} />`}
   </div><//>`;
 }
 
-export function schemaProblem(text) {
+const JsonArea = ({ value, ...rest }) => html`<${TextArea} rows="4" class="mono" spellcheck="false" value=${value} problem=${jsonProblem(value)} ...${rest} />`;
+
+/** [what is coloured, label, hint] */
+const views = () => [
+  ["probability", t("Show probabilities"), t("The less likely a token, the stronger its colour")],
+  ["difference", t("Show the difference to the base"), t("Colours tokens that the base model would not have chosen")],
+  ["words", t("Mark words that differ"), t("From the first answer")],
+];
+
+export function jsonProblem(text) {
   if (!text.trim()) return "";
   try {
     JSON.parse(text);

@@ -1,11 +1,26 @@
-/** An answer as text, or as tokens coloured by how likely they were, alone or beside the base model. */
-import { html } from "../../lib/html.js";
+/** An answer as text, compared with another one, or as tokens coloured by how likely they were, alone or beside the base model;
+ * and its calls of tools. */
+import { html, useMemo } from "../../lib/html.js";
 import { t } from "../../lib/language.js";
+import { wordDiff } from "../../lib/words.js";
+import { Differing } from "../../components/word-diff.js";
 
 const LARGEST = 38;
 
-export function Tokens({ answer, colour }) {
-  if (colour === "none" || !answer.tokens.length) return html`<pre class="text">${answer.text}</pre>`;
+/** other: {text, side} that the words are compared with, or null */
+export function Tokens({ answer, colour, other }) {
+  return html`${colour === "words" && other && !answer.busy ? html`<${Compared} text=${answer.text} other=${other} />` : html`<${Coloured} answer=${answer} colour=${colour} />`}
+    ${answer.calls.map((call, i) => html`<pre class="text call" key=${i}><b>${call.function.name}</b>(${call.function.arguments})</pre>`)}`;
+}
+
+function Compared({ text, other }) {
+  const isRight = other.side === "right";
+  const runs = useMemo(() => (isRight ? wordDiff(other.text, text) : wordDiff(text, other.text)), [text, other.text, isRight]);
+  return html`<pre class="text"><${Differing} runs=${runs} side=${other.side} /></pre>`;
+}
+
+function Coloured({ answer, colour }) {
+  if (!["probability", "difference"].includes(colour) || !answer.tokens.length) return html`<pre class="text">${answer.text}</pre>`;
   const isDifference = colour === "difference";
   const isEnd = answer.reason === "stop" && !answer.text.endsWith(answer.tokens.at(-1).text);
   const tokens = isEnd ? answer.tokens.slice(0, -1) : answer.tokens;

@@ -1,5 +1,6 @@
 /** Which of the dropped files make an adapter. */
 import { t } from "../../lib/language.js";
+
 const NEEDED = ["adapter_config.json", "adapter_model.safetensors"];
 const KEPT = new Set([...NEEDED, "README.md"]);
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
@@ -8,6 +9,14 @@ const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
 export function chosen(files) {
   const archive = files.find((file) => ARCHIVE.test(file.name));
   return archive ? [archive] : files.filter((file) => KEPT.has(file.name));
+}
+
+/** Names of the folders that they lay in, the innermost last, or of the archive. @param {File[]} files as chosen() has them */
+export function foldersOf(files) {
+  const [file] = files;
+  if (!file) return [];
+  if (ARCHIVE.test(file.name)) return [file.name.replace(ARCHIVE, "")];
+  return (droppedFrom.get(file) ?? file.webkitRelativePath).split("/").filter(Boolean).slice(0, -1);
 }
 
 /** What is missing, with the next step; "" when it can be sent. */
@@ -20,6 +29,9 @@ export function problemOf(files) {
   return twice ? t`${twice.name} is there twice. Add one adapter's folder at a time.` : "";
 }
 
+/** Where in a drop a file lay: only the drop says so. */
+const droppedFrom = new WeakMap();
+
 /** All files of a drop, those in folders, too. @param {DataTransfer} transfer */
 export async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -27,7 +39,11 @@ export async function dropped(transfer) {
 }
 
 async function filesOf(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    droppedFrom.set(file, entry.fullPath);
+    return [file];
+  }
   const reader = entry.createReader();
   const found = [];
   for (;;) {

@@ -1,5 +1,5 @@
 /** Which of the last requests are wanted: all of it stands in the address. */
-import { html } from "../../lib/html.js";
+import { html, useMemo } from "../../lib/html.js";
 import { isWithin, rangeOf, rangeWords } from "../../lib/histogram.js";
 import { t } from "../../lib/language.js";
 import { reasons } from "../../lib/misses.js";
@@ -54,10 +54,11 @@ const PHONE = matchMedia("(max-width: 640px)");
 export function Filters({ items }) {
   const asked = query.value;
   const some = [...asked.keys()].some((param) => param in CLEARED);
+  const valuesOf = useMemo(() => new Map(allFacets().map(([param, , of]) => [param, new Set(items.map(of))])), [items]);
   return html`<details open=${some || !PHONE.matches}><summary class="small muted">${t("Filters")}</summary><div class="row filters" role="group" aria-label=${t("Filters")}>
     <${Choice} param="last" label=${t("Time")} any=${t("any time")} of=${spans()} />
-    ${allFacets().filter(([param]) => isAdmin.value || param !== "tenant").map(([param, label, of, words = String]) => {
-      const values = [...new Set([...items.map(of), asked.get(param)])].filter(Boolean).sort();
+    ${allFacets().filter(([param]) => isAdmin.value || param !== "tenant").map(([param, label, , words = String]) => {
+      const values = [...new Set([...valuesOf.get(param), asked.get(param)])].filter(Boolean).sort();
       return values.length > 0 && html`<${Choice} key=${param} param=${param} label=${label} any=${t("any")} of=${values.map((value) => [value, words(value)])} />`;
     })}
     ${rangesOf(asked).map(({ time, range }) => html`<button key=${time.param} type="button" class="tag" aria-label=${t`Remove ${time.label} ${rangeWords(range)}`} onClick=${() => setQuery({ [time.param]: null })}>${time.label} ${rangeWords(range)} <span aria-hidden="true">×</span></button>`)}

@@ -14,7 +14,7 @@ const Bar = ({ of }) => html`<${Meter} value=${share(of)} label=${t`Used of ${na
 
 /** @param {{of: Array<object>}} props a tenant's, as /api/v1/budgets has them */
 export const Budgets = ({ of }) => html`<${Facts} of=${of.map((budget) => [name(budget), html`<${Bar} of=${budget} /> ${t`${amount(budget.used, budget)} of ${amount(budget.amount, budget)}`}
-  <small class="muted">${t`begins anew ${dateTime(budget.begins_anew_at)}`}</small>`])} />`;
+  ${" "}<small class="muted">${t`begins anew ${dateTime(budget.begins_anew_at)}`}</small>`])} />`;
 
 /** A column with the fullest budget of each tenant. budgets: of all tenants */
 export function budgetColumn(budgets) {

@@ -22,10 +22,10 @@ const endOf = (key) => (key.revoked_at ? t("revoked") : key.expires_at && moment
 const columnsOf = (onChange) => [
   { key: "name", label: t("Key"), cell: (key) => html`<b>${key.name}</b> <span class="muted mono">${key.prefix}…</span>` },
   { key: "tenant", label: t("Belongs to"), cell: (key) => key.tenant ?? html`<${Badge} kind="accent">${t("administrators")}<//>` },
-  { key: "scopes", label: t("May"), class: "break", value: (key) => (key.scopes ? key.scopes.join(", ") : t("all of its role")) },
-  { key: "created_at", label: t("Made"), time: true, class: "muted" },
+  { key: "scopes", label: t("Permissions"), class: "break", value: (key) => (key.scopes ? key.scopes.join(", ") : t("all of its role")) },
+  { key: "created_at", label: t("Created"), time: true, class: "muted" },
   { key: "last_used_at", label: t("Last used"), time: true, class: "muted" },
-  { key: "ends", label: t("Ends"), time: true, value: (key) => key.revoked_at ?? key.expires_at,
+  { key: "ends", label: t("Expires"), time: true, value: (key) => key.revoked_at ?? key.expires_at,
     cell: (key) => (endOf(key) ? html`<${Badge} kind="bad"><${Time} at=${key.revoked_at ?? key.expires_at} words=${endOf(key)} /><//>` : key.expires_at ? html`<${Time} at=${key.expires_at} />` : html`<span class="muted">${t("never")}</span>`) },
   { key: "actions", label: t("Actions"), control: true, class: "nowrap", cell: (key) => html`<${Actions} one=${key} onChange=${onChange} />` },
 ];

@@ -16,7 +16,7 @@ const total = (refused) => Object.values(refused).reduce((sum, number) => sum + 
 /** The window of peaks and refusals stands in the address. @param {{tenant: string}} props its name */
 export function LimitBars({ tenant }) {
   const path = `/api/v1/tenants/${encodeURIComponent(tenant)}/limits?window=${query.value.get("window") ?? "day"}`;
-  const limits = useResource((signal) => get(path, { signal }), [path], { every: 5 });
+  const limits = useResource((signal) => get(path, { signal }), [path], { watch: ["requests"], pause: 5 });
   const windows = html`<${Choice} param="window" label=${t("Peaks and refusals")} any=${t("today")} of=${[["week", t("last 7 days")], ["month", t("last 30 days")]]} />`;
   return html`<${Card} title=${t("Limits")} actions=${windows}><${Loaded} resource=${limits} lines=${4}>${(now) => html`<${Bars} now=${now} />`}<//><//>`;
 }
@@ -25,7 +25,7 @@ const Bars = ({ now }) => html`<${Facts} of=${[
   ...[
     [t("Requests per minute"), now.requests_per_minute, used(now.requests_per_minute, now.requests_left), now.peak.requests_per_minute],
     [t("Tokens per minute"), now.tokens_per_minute, used(now.tokens_per_minute, now.tokens_left), now.peak.tokens_per_minute],
-    [t("Requests at once"), now.max_concurrent_requests, now.running, now.peak.concurrent],
+    [t("Concurrent requests"), now.max_concurrent_requests, now.running, now.peak.concurrent],
   ].map(([name, limit, value, peak]) => [name, limit === null ? html`<span class="muted">${t`no limit, peak ${count(peak)}`}</span>`
     : html`<${Meter} value=${value / limit} peak=${peak / limit} label=${name} /> <span title=${t`Counted by ${now.counted_by}`}>${t`${count(value)} of ${count(limit)}, peak ${count(peak)}`}</span>`]),
   [t("Refused"), html`${count(total(now.refused))} <${Tags} of=${Object.entries(causes()).filter(([cause]) => now.refused[cause]).map(([cause, name]) => `${name} ${count(now.refused[cause])}`)} />`],

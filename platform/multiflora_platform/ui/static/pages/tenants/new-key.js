@@ -38,13 +38,13 @@ export function NewKey({ tenants, tenant: fixed, onClose, onChange }) {
     <${TextField} label=${t("Name")} hint=${t("What it is for, such as CI of the shop")} autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem} />
     <div class="form-grid">
       <${Select} label=${t("Belongs to")} disabled=${Boolean(fixed)} value=${tenant} onChange=${setTenant} of=${[...tenants.map((one) => [one, t`Tenant ${one}`]), ["", t("Administrators")]]} />
-      <${Select} label=${t("Ends")} value=${days} onChange=${setDays} of=${lifetimes()} />
+      <${Select} label=${t("Expires")} value=${days} onChange=${setDays} of=${lifetimes()} />
     </div>
-    <fieldset><legend>${t("What it may do")}</legend>
+    <fieldset><legend>${t("Permissions")}</legend>
       <${Check} label=${t("Only some of what its role may")} checked=${narrow} onChange=${setNarrow} />
       ${narrow && offered.map(([scope, label]) => html`<${Check} key=${scope} label=${label} hint=${scope} checked=${scopes.includes(scope)} onChange=${() => flip(scope)} />`)}
     </fieldset>
-    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary" disabled=${narrow && !scopes.length}>${t("Make key")}</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary" disabled=${narrow && !scopes.length}>${t("Create key")}</button></footer>
   </form><//>`;
 }
 

@@ -37,7 +37,7 @@ export function TenantForm({ tenant, onClose, onChange }) {
     <div class="form-grid">
       ${number("requests_per_minute", t("Requests per minute"))}
       ${number("tokens_per_minute", t("Tokens per minute"))}
-      ${number("max_concurrent_requests", t("Requests at once"))}
+      ${number("max_concurrent_requests", t("Concurrent requests"))}
       ${number("budget_tokens_per_day", t("Tokens a day"))}
       ${number("budget_tokens_per_month", t("Tokens a month"))}
       ${number("budget_money_per_day", t("Money a day"), "any")}
@@ -47,7 +47,7 @@ export function TenantForm({ tenant, onClose, onChange }) {
     </div>
     <${Check} label=${t("Share cached prefixes with others that do")} hint=${t("They can tell by its speed whether a prefix was used before")} checked=${values.shared_prefixes} onChange=${set("shared_prefixes")} />
     ${tenant && problem.name && html`<p class="problem" role="alert">${problem.name}</p>`}
-    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${tenant ? t("Save") : t("Make tenant")}</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${tenant ? t("Save") : t("Create tenant")}</button></footer>
   </form><//>`;
 }
 

@@ -34,7 +34,7 @@ export function WebhookForm({ webhook, onClose, onChange }) {
     <${TextField} label="URL" type="url" hint=${t("It gets a POST for each event, and answers 2xx within 10 seconds")} autocomplete="off" spellcheck="false" required value=${values.url} onInput=${set("url")} problem=${problem.url} />
     <${TextField} label=${t("Events")} hint=${t("Patterns separated by commas, such as alias.*, rollout.*, alert.*; * is every event")} autocomplete="off" spellcheck="false" required value=${values.events} onInput=${set("events")} problem=${problem.events} />
     <${TextField} label=${t("Description")} hint=${t("Who is told there, and why")} maxlength="1000" value=${values.description} onInput=${set("description")} problem=${problem.description} />
-    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${webhook ? t("Save") : t("Make webhook")}</button></footer>
+    <footer><button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button><button class="button primary">${webhook ? t("Save") : t("Create webhook")}</button></footer>
   </form><//>`;
 }
 
