@@ -135,7 +135,7 @@ TORCH_FREE = (
     "multiflora_engine.cache.block_hashes",
     "multiflora_engine.process.client",
     "multiflora_engine.sampling.grammars",
-    "multiflora_engine.models.config",
+    "multiflora_engine.models.configuration.reading",
     "multiflora_engine.process.supervisor",
     "multiflora_platform.server.app",
     "multiflora_platform.cli.main",

@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.generation_config import SAMPLING_NAMES
+from multiflora_engine.models.configuration.generation_config import SAMPLING_NAMES
+from multiflora_engine.models.configuration.model_config import ModelConfig
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.model_files import ModelFiles

@@ -13,11 +13,27 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
+from multiflora_engine.protocol.config import SizedConfig
+from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag, shown
 from multiflora_platform.vllm_options.accept import OPTIONS, accept, joined
 
 Source = Literal["cli", "env", "file", "default"]
 """Where a value came from."""
+
+
+_CHOSEN = frozenset({"gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs"})
+"""Settings that an engine chooses by its device, where none is given."""
+
+
+def value_and_source(
+    settings: Settings, sources: Mapping[str, str], name: str, sizes: SizedConfig | Ready | None
+) -> tuple[str, str]:
+    """A setting as text, secrets hidden, and cli, env, file, default, or device: an engine chooses it. sizes: as it has
+    chosen, or would; None where that is not known."""
+    value = getattr(settings, name)
+    chosen = getattr(sizes, name, None) if value is None and name in _CHOSEN else None
+    return (shown(name, value), sources.get(name, "default")) if chosen is None else (shown(name, chosen), "device")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiflora_engine.models.checkpoint import weight_files
-from multiflora_engine.models.config import ModelConfig, load_model_config
-from multiflora_engine.models.config_fields import read_json_object
+from multiflora_engine.models.configuration.config_fields import read_json_object
+from multiflora_engine.models.configuration.generation_config import SAMPLING_NAMES, generation_defaults
+from multiflora_engine.models.configuration.model_config import ModelConfig
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.models.generation_config import SAMPLING_NAMES, generation_defaults
 from multiflora_engine.models.hub import resolve_model
 from multiflora_engine.models.quantisation.settings import is_made_at_load, method_name
 from multiflora_platform.conversion.tokenizers import load_tokenizer

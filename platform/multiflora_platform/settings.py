@@ -24,6 +24,7 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
 _SITE = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
 _ZMQ = r"^(tcp://[^/\s]+:[0-9]{1,5}|ipc://\S+)$"
 _TCP = r"^tcp://[^/\s]+:[0-9]{1,5}$"
+LONGEST_SESSION_SECONDS = 30 * 86_400
 _LARGEST_INTEGER = 2**63 - 1
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -108,7 +109,12 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the engine runs")
     max_model_len: int | None = Field(None, ge=1, description="longest prompt plus answer in tokens")
     block_size: int = Field(16, ge=1, le=256, description="tokens of a KV block")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory to use")
+    gpu_memory_utilization: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the GPU's memory to use; default 0.9, or more where less stays enough free",
+    )
     kv_cache_memory: int | None = Field(
         None, ge=1, description="bytes for KV blocks of each engine; default sized from the device"
     )
@@ -118,8 +124,12 @@ class Settings(BaseModel):
     )
     kv_offload_disk_bytes: int = Field(10 << 30, ge=1, description="bytes that copies in that folder may take")
     enforce_eager: bool = Field(False, description="on a GPU: no CUDA graphs for decode steps")
-    max_num_seqs: int = Field(64, ge=1, le=1 << 16, description="sequences that run at the same time")
-    max_num_batched_tokens: int = Field(2048, ge=1, le=1 << 22, description="token budget of one engine step")
+    max_num_seqs: int | None = Field(
+        None, ge=1, le=1 << 16, description="sequences that run at the same time; default by the device and the model"
+    )
+    max_num_batched_tokens: int | None = Field(
+        None, ge=1, le=1 << 22, description="token budget of one engine step; default by the device and the model"
+    )
     max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")
     enable_prefix_caching: bool = Field(True, description="share KV blocks of equal prefixes")
     context_budget: float = Field(
@@ -131,7 +141,9 @@ class Settings(BaseModel):
     cache_events_replay_zmq: str | None = Field(
         None, pattern=_ZMQ, description="address at which mirrors ask for events that they miss, or for all"
     )
-    cache_events_topic: str = Field("", max_length=256, description="topic of the published events")
+    cache_events_topic: str = Field(
+        "", max_length=256, description="what the topic of each engine's events begins with"
+    )
     currency: str = Field("USD", pattern="^[A-Z]{3}$", description="of the prices, as ISO 4217 names it")
     price_per_device_second: float | None = Field(
         None,
@@ -271,7 +283,7 @@ class Settings(BaseModel):
         "single sign-on", min_length=1, max_length=40, description="the provider on the sign-in page's button"
     )
     oidc_session_seconds: int = Field(
-        43_200, ge=60, le=2_592_000, description="how long a session lasts from its ID token's issue on"
+        43_200, ge=60, le=LONGEST_SESSION_SECONDS, description="how long a session lasts from its ID token's issue on"
     )
     oidc_max_age: int | None = Field(
         None,
@@ -288,6 +300,9 @@ class Settings(BaseModel):
     )
     ssl_ciphers: str | None = Field(None, description="accepted ciphers of TLS up to 1.2, as OpenSSL names them")
     disable_fastapi_docs: bool = Field(False, description="serve neither /docs nor /openapi.json")
+    line_timeout: float = Field(
+        2.0, ge=0.1, le=600, description="seconds of silence after which a line between hosts is held for cut"
+    )
     drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="largest body of an API request")
     max_upload_bytes: int = Field(4 << 30, ge=1024, description="largest adapter upload")

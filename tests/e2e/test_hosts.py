@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import zmq
 from tests.e2e.conftest import ONE_THREAD, Server, serving
 from tests.e2e.test_base_models import Tiny, tiny
 from tests.e2e.test_lifecycle import upload, wait_until
@@ -49,10 +50,12 @@ class Gateways:
 
 @dataclass
 class Site(Gateways):
-    """another_engine: runs one more, of a model, with further options."""
+    """another_engine: runs one more, of a model, with further options. mirrors: where the second gateway is asked for
+    what the caches hold, over ZeroMQ; empty where it is not."""
 
     engines: list[subprocess.Popen[str]]
     another_engine: Callable[..., AbstractContextManager[subprocess.Popen[str]]]
+    mirrors: str = ""
 
 
 @contextmanager
@@ -94,11 +97,13 @@ def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
 
         engines = [stack.enter_context(another_engine(*of_the_group)) for _ in range(2)]
         entry = ("multiflora", "gateway")
+        mirrors = f"ipc://{folder}/asked"
+        events = ["--cache-events-zmq", f"ipc://{folder}/heard", "--cache-events-replay-zmq", mirrors]
         gateways = [
-            stack.enter_context(serving(folder / f"gateway-{number}", *of_the_group, *shared, entry=entry))
-            for number in range(2)
+            stack.enter_context(serving(folder / f"gateway-{number}", *of_the_group, *shared, *further, entry=entry))
+            for number, further in enumerate(([], events))
         ]
-        site = Site(gateways, engines, another_engine)
+        site = Site(gateways, engines, another_engine, mirrors)
         wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
         yield site
 
@@ -150,6 +155,31 @@ def test_a_tenants_cache_is_found_from_both_gateways_and_never_by_another_tenant
     assert ask(0, "acme") == 0
     assert ask(1, "acme") > 0, "the other gateway knows which engine has it"
     assert ask(1, "globex") == 0
+
+
+def test_a_gateway_mirrors_the_caches_of_all_its_engines(site: Site) -> None:
+    """Those in which the other one's requests are, too."""
+    with site.gateways[0].http() as http:
+        complete(http, "tiny-base", 1, "a text to be mirrored " * 8)
+    with site.gateways[1].http() as http, zmq.Context() as context, context.socket(zmq.DEALER) as mirror:
+        mirror.linger, mirror.rcvtimeo = 0, 60_000
+        mirror.connect(site.mirrors)
+        held = {}
+        for id in sorted(site.ready()[1]):
+            events = {"replica": id, "snapshot": True}
+            held[id] = hashes_of(http.get("/api/v1/cache/events", params=events).json()["items"])
+            mirror.send_multipart([b"", bytes(8), f"site/{id}".encode()])
+            told = []
+            while event := mirror.recv_multipart()[2]:
+                told.append(json.loads(event))
+            assert hashes_of(told) == held[id]
+    assert any(held.values())
+
+
+def hashes_of(events: list[Any]) -> set[str]:
+    assert events[0]["type"] == "cleared"
+    assert {event["type"] for event in events[1:]} <= {"stored"}
+    return {hash for event in events for hash in event["hashes"]}
 
 
 def under_load(site: Gateways, event: Callable[[], None]) -> tuple[list[int], list[str]]:

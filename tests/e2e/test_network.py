@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,8 +23,6 @@ from multiflora_platform.storage.migrations import upgrade
 
 __all__ = ["tiny"]
 pytestmark = pytest.mark.slow
-
-FAIL_OVER_SECONDS = 3.0
 
 
 class Network:
@@ -145,24 +142,20 @@ def stream(site: Site, number: int, begun: threading.Barrier) -> str:
 
 
 def test_a_cut_network_fails_over_and_heals_without_a_restart(site: Site, cables: list[str]) -> None:
+    """All is answered, or told to be lost, before the cable is back: how soon is --line-timeout's, of which
+    test_far_engines.py and test_lines.py have what it comes to."""
     before = lives(site)
     with site.gateways[0].http() as http:
         complete(http, "tiny-base", 1, "a long document " * 8)
-    began = time.monotonic()
-    assert [ask(site, number) for number in range(4)] == [200] * 4
-    undisturbed = time.monotonic() - began
     begun = threading.Barrier(9)
     with ThreadPoolExecutor(24) as pool:
         streams = [pool.submit(stream, site, number, begun) for number in range(8)]
         begun.wait(60)
         with cut(cables[0]):
-            pulled = time.monotonic()
             later = [pool.submit(ask, site, number) for number in range(100, 116)]
             assert {one.result() for one in later} == {200}
-            took = time.monotonic() - pulled
             assert {one.result() for one in streams} <= {"[DONE]", "engine_dead"}
             wait_until(lambda: [len(seen) for seen in site.ready()] == [1, 1])
-            assert took < FAIL_OVER_SECONDS + 8 * undisturbed, "sixteen answers, on what is left"
     wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
     assert lives(site) == before
     for number in (0, 1):

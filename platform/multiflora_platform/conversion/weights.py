@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from multiflora_engine.models.checkpoint import INDEX_NAME, SINGLE_NAME, stored_tensors
-from multiflora_engine.models.config import load_model_config
-from multiflora_engine.models.config_fields import read_json_object
+from multiflora_engine.models.configuration.config_fields import read_json_object
+from multiflora_engine.models.configuration.reading import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_platform.conversion.child import ConversionError, run_child
 

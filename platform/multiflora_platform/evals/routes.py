@@ -35,9 +35,9 @@ from multiflora_platform.evals.schemas import (
 )
 from multiflora_platform.evals.service import evals_of
 from multiflora_platform.evals.targets import target_of
-from multiflora_platform.evals.text_owners import refuse_others_texts
 from multiflora_platform.evals.verdicts import require_sound
 from multiflora_platform.registry.routes.access import actor_for, changeable, readable, registry_of
+from multiflora_platform.registry.routes.text_owners import refuse_others_texts
 from multiflora_platform.registry.snapshot.snapshot import AdapterEntry
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import EvalRunRow, EvalSetVersionRow
@@ -80,7 +80,7 @@ async def put_eval(
     for index, one in enumerate(body.cases):
         await require_sound(evals_of(request).process, one, f"/cases/{index}")
     precondition = Precondition(expected.if_match, absent.if_none_match)
-    vet = refuse_others_texts(request.app.state.services, principal, entry)
+    vet = refuse_others_texts(request, principal, entry)
 
     async def work(change: Change) -> bool:
         return await sets.put(change, entry.id, name, eval_name, body, precondition, vet)
@@ -96,7 +96,7 @@ async def add_eval_case(request: Request, principal: AnyKey, name: str, eval_nam
     case = await read_json(request, EvalCase)
     check_case(case, "")
     await require_sound(evals_of(request).process, case, "")
-    vet = refuse_others_texts(request.app.state.services, principal, entry)
+    vet = refuse_others_texts(request, principal, entry)
 
     async def work(change: Change) -> bool:
         return await sets.add_case(change, entry.id, name, eval_name, case, vet)

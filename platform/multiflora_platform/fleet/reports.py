@@ -52,6 +52,8 @@ def common(ready: Sequence[Ready]) -> Ready | None:
         num_blocks=min(one.num_blocks for one in ready),
         max_model_len=min(one.max_model_len for one in ready),
         kv_bytes=min(one.kv_bytes for one in ready),
+        max_num_seqs=min(one.max_num_seqs for one in ready),
+        max_num_batched_tokens=min(one.max_num_batched_tokens for one in ready),
     )
 
 

@@ -12,9 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from multiflora_engine.execution.step_sizes import graph_sizes, mixed_sizes
+from multiflora_engine.protocol.config import SizedConfig
+from multiflora_engine.protocol.messages import Ready
 from multiflora_kernels.runtime.machine_cache import remembered
 from multiflora_kernels.runtime.processor import this_processor
-from multiflora_platform.observability.nvml import gpus
+from multiflora_platform.observability.nvml import Gpu, gpus
 
 Row = dict[str, Any]
 GIB = 1 << 30
@@ -33,6 +36,26 @@ def checks(data_dir: Path) -> Iterator[Row]:
     yield _int8()
     yield _bfloat16()
     yield _gpu()
+
+
+def usable_gpu() -> Gpu | None:
+    """The one that an engine takes; None where it serves on the CPU."""
+    return next(iter(gpus()), None) if _torch_cuda() is not None else None
+
+
+def sizes_check(sizes: SizedConfig | Ready, has_graphs: bool) -> Row:
+    """How large an engine's steps are, as it has chosen, or would, where the settings leave it to the device.
+    has_graphs: on a GPU, without --enforce-eager."""
+    sequences, tokens = sizes.max_num_seqs, sizes.max_num_batched_tokens
+    found = [f"{sequences} sequences and {tokens} tokens a step"]
+    if sizes.gpu_memory_utilization is not None:
+        found.append(f"{sizes.gpu_memory_utilization:g} of the GPU's memory")
+    if has_graphs:
+        decodes, mixed = graph_sizes(sequences), mixed_sizes(tokens)
+        found.append(
+            f"graphs of {len(decodes)} sizes up to {sequences} sequences, {len(mixed)} up to {mixed[-1]} tokens"
+        )
+    return _row("ok", "engine sizes", ", ".join(found))
 
 
 def _row(state: str, check: str, found: str, advice: str = "") -> Row:

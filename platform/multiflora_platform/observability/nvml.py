@@ -32,6 +32,8 @@ class Gpu:
     """Share of the last moments, from 0 to 1, in which a kernel ran; None where the driver does not tell."""
     memory_used: int | None
     """Bytes, of all processes."""
+    memory_total: int | None = None
+    """Bytes of the card; None where the driver does not tell."""
 
 
 def gpus() -> list[Gpu]:
@@ -64,8 +66,8 @@ def _read(library: ctypes.CDLL) -> Iterator[Gpu]:
         )
         if not any(errors):
             text = name.value.decode("utf-8", "replace")
-            used, memory = _utilization(library, device), _memory_used(library, device)
-            yield Gpu(index, text, (major.value, minor.value), used, memory)
+            used, memory = _utilization(library, device), _memory(library, device)
+            yield Gpu(index, text, (major.value, minor.value), used, *memory)
 
 
 def _utilization(library: ctypes.CDLL, device: ctypes.c_void_p) -> float | None:
@@ -73,6 +75,8 @@ def _utilization(library: ctypes.CDLL, device: ctypes.c_void_p) -> float | None:
     return rates.gpu / 100 if library.nvmlDeviceGetUtilizationRates(device, ctypes.byref(rates)) == 0 else None
 
 
-def _memory_used(library: ctypes.CDLL, device: ctypes.c_void_p) -> int | None:
+def _memory(library: ctypes.CDLL, device: ctypes.c_void_p) -> tuple[int, int] | tuple[None, None]:
+    """Used and all of it."""
     memory = _Memory()
-    return memory.used if library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) == 0 else None
+    is_told = library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) == 0
+    return (memory.used, memory.total) if is_told else (None, None)

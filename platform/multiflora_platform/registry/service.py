@@ -259,6 +259,10 @@ class Registry:
     def snapshot(self) -> Snapshot:
         return self._snapshots.snapshot
 
+    @property
+    def num_snapshots(self) -> int:
+        return self._snapshots.num_snapshots
+
     def adapter(self, name: str) -> AdapterEntry:
         """Raises AdapterNotFound."""
         return self._snapshots.adapter(name)

@@ -61,6 +61,7 @@ class Banner:
             *engines,
             f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
             f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",
+            f"  steps     of at most {ready.max_num_seqs} sequences and {ready.max_num_batched_tokens:,} tokens",
             f"  LoRA      {ready.lora_rows} rank rows, at most {ready.lora_slots} adapters at once",
             f"  key       {self._key_line()}",
             "",

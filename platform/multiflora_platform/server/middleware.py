@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings
 from multiflora_platform.web.anthropic_errors import speaks_anthropic

@@ -15,6 +15,7 @@ from multiflora_platform.insight_api import (
     context_routes,
     drift_routes,
     explain_routes,
+    live_routes,
     profile_routes,
     request_routes,
 )
@@ -40,6 +41,7 @@ PARTS = (
     webhook_routes,
     model_routes,
     insight_routes,
+    live_routes,
     request_routes,
     activity_routes,
     cache_routes,

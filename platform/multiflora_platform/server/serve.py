@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvloop
@@ -37,8 +37,7 @@ from multiflora_platform.insight.alerts.findings import Thresholds
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
-from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
-from multiflora_platform.insight.mirrors.zmq_publisher import CannotPublish, publishing
+from multiflora_platform.insight.mirrors.zmq_publisher import CacheEventsPublisher, CannotPublish, publishing
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.prices import prices_of
@@ -63,7 +62,7 @@ from multiflora_platform.server.middleware import access_log
 from multiflora_platform.server.only_server import only_server_of
 from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.services import Services
-from multiflora_platform.settings import ConfigurationError, Settings, flag
+from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.webhooks.service import Webhooks
@@ -115,9 +114,8 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
 
 def serve_gateway(settings: Settings, sources: Mapping[str, str]) -> int:
     """The same with engines of other hosts alone."""
-    for name in ("listen", "cache_events_zmq"):
-        if getattr(settings, name):
-            raise ConfigurationError(f"a gateway has no engines of its own, and does not take {flag(name)}; drop it")
+    if settings.listen is not None:
+        raise ConfigurationError("a gateway has no engines of its own, and does not take --listen; drop it")
     require_shared_database(settings)
     return _run(settings, sources, starts_engines=False)
 
@@ -242,7 +240,7 @@ async def _parts(
         artifacts = await _artifacts(settings)
         metrics = Metrics(opened.served.name)
         engines: Engines  # asked from now on, started last
-        lines = None if starts_engines else FarLines.of(database, keys.secret.derive, artifacts)
+        lines = None if starts_engines else FarLines.of(database, keys.secret.derive, artifacts, settings.line_timeout)
         if lines is None:
             engines = OwnEngines(settings, opened, metrics, display)
         else:
@@ -304,8 +302,10 @@ async def _parts(
         insight.start()
         stack.push_async_callback(insight.close)
         if settings.cache_events_zmq is not None:
-            feeds = [insight.cache_feeds.of(replica) for replica in engine.replicas]
-            await stack.enter_async_context(_publishing(feeds, keys, settings, settings.cache_events_zmq))
+            publisher = CacheEventsPublisher(
+                insight.cache_feeds, groups, keys.cache_owners, settings.cache_events_topic
+            )
+            await stack.enter_async_context(_publishing(publisher, settings, settings.cache_events_zmq))
         services = Services(
             settings=settings,
             groups=groups,
@@ -330,13 +330,10 @@ async def _parts(
 
 
 @asynccontextmanager
-async def _publishing(
-    feeds: Sequence[CacheFeed], keys: KeyStore, settings: Settings, endpoint: str
-) -> AsyncIterator[None]:
+async def _publishing(publisher: CacheEventsPublisher, settings: Settings, endpoint: str) -> AsyncIterator[None]:
     """Raises ConfigurationError."""
-    replay = settings.cache_events_replay_zmq
     try:
-        async with publishing(feeds, keys.cache_owners, endpoint, replay, settings.cache_events_topic):
+        async with publishing(publisher, endpoint, settings.cache_events_replay_zmq):
             yield
     except CannotPublish as error:
         raise ConfigurationError(f"cache events cannot be published at {error}; choose another address") from None

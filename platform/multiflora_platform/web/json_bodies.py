@@ -46,13 +46,8 @@ def is_json(request: Request) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-async def read_json(request: Request, body_type: type[B]) -> B:
-    """Raises UnsupportedMedia, PayloadTooLarge (by Content-Length, before reading), InvalidRequest with a pointer."""
-    # Clients import `Body`, too, and need no numpy for it.
-    from multiflora_platform.web.body_work import too_deep
-
-    if not is_json(request):
-        raise UnsupportedMedia("Send JSON, with Content-Type: application/json.", pointer="Content-Type")
+async def read_limited(request: Request) -> bytes:
+    """Raises PayloadTooLarge, by Content-Length before it reads."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > MAX_JSON_BYTES:
         raise _too_large()
@@ -61,10 +56,21 @@ async def read_json(request: Request, body_type: type[B]) -> B:
         data += chunk
         if len(data) > MAX_JSON_BYTES:
             raise _too_large()
-    if too_deep(bytes(data)):
+    return bytes(data)
+
+
+async def read_json(request: Request, body_type: type[B]) -> B:
+    """Raises UnsupportedMedia, PayloadTooLarge, InvalidRequest with a pointer."""
+    # Clients import `Body`, too, and need no numpy for it.
+    from multiflora_platform.web.body_work import too_deep
+
+    if not is_json(request):
+        raise UnsupportedMedia("Send JSON, with Content-Type: application/json.", pointer="Content-Type")
+    data = await read_limited(request)
+    if too_deep(data):
         raise InvalidRequest("The body is nested too deeply.", pointer="")
     try:
-        return typed_json.decode(bytes(data), msgspec.json.Decoder(body_type))
+        return typed_json.decode(data, msgspec.json.Decoder(body_type))
     except msgspec.ValidationError as error:
         raise InvalidRequest(typed_json.told(str(error))[1], pointer=_pointer(str(error))) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

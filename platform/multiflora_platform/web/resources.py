@@ -1,20 +1,23 @@
-"""What a route answers, as a type: rendered as JSON, and described in the OpenAPI document."""
+"""What a route answers: a type, rendered as JSON and described in the OpenAPI document, or a stream of events."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from multiflora_platform.web.etags import is_current
 
 _WORTH_COMPRESSING, _LEVEL = 2048, 4
+_GZIP_WINDOW = 31
+_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept-Encoding"}
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 _encode = msgspec.json.Encoder().encode
 _REFERENCE = "#/components/schemas/{name}"
@@ -44,10 +47,30 @@ def rendered(answer: msgspec.Struct, status: int = 200, headers: Mapping[str, st
 async def compressed(request: Request, answer: msgspec.Struct | Mapping[str, Any]) -> Response:
     """For long lists: gzipped, beside the event loop, where the client takes that."""
     body, headers = _encode(answer), {"Vary": "Accept-Encoding"}
-    if len(body) >= _WORTH_COMPRESSING and _GZIP.search(request.headers.get("accept-encoding", "")):
+    if len(body) >= _WORTH_COMPRESSING and _takes_gzip(request):
         body = await asyncio.to_thread(gzip.compress, body, _LEVEL, mtime=0)
         headers["Content-Encoding"] = "gzip"
     return Response(body, 200, headers, "application/json")
+
+
+def _takes_gzip(request: Request) -> bool:
+    return _GZIP.search(request.headers.get("accept-encoding", "")) is not None
+
+
+def event_stream(request: Request, frames: AsyncIterator[bytes]) -> StreamingResponse:
+    """frames: of text/event-stream, followed for long; compressed each as it comes, where the client takes that."""
+    headers = dict(_STREAM_HEADERS)
+    if _takes_gzip(request):
+        frames, headers["Content-Encoding"] = _gzipped(frames), "gzip"
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+
+
+async def _gzipped(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What one frame shares with those before it is sent once; each can be read when it has come."""
+    stream = zlib.compressobj(_LEVEL, wbits=_GZIP_WINDOW)
+    async for frame in frames:
+        yield stream.compress(frame) + stream.flush(zlib.Z_SYNC_FLUSH)
+    yield stream.flush()
 
 
 def answers(kind: type[msgspec.Struct], *statuses: int) -> dict[int | str, dict[str, Any]]:

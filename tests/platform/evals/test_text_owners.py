@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 from tests.platform.evals.conftest import EvalHouse
 from tests.platform.registry.house import House as RegistryHouse
+from tests.platform.registry.house import adapter_files
 
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.registry.changes.rollout_pairs import AskedPrompt, KeptPairs
@@ -79,3 +81,28 @@ async def test_pairs_of_a_rollout_are_no_way_round(evals: EvalHouse) -> None:
     pairs.add(RolloutEntry(1, "sql", 1, 2, 0, 100, {}), asked, b"yes", b"no")
     assert (await add(evals.registry.admin, SECRET)).status_code == 403
     assert (await add(evals.registry.admin, {"prompt": "Anything else?"})).status_code == 201
+
+
+@pytest.mark.parametrize("question", [SECRET, CONVERSATION], ids=["prompt", "messages"])
+async def test_evals_that_come_with_a_version_follow_the_same_rule(evals: EvalHouse, question: dict[str, Any]) -> None:
+    """They stand in the version's record, which whoever may use the adapter reads."""
+    acme, other = await owned(evals.registry)
+    keep_bodies(evals)
+    await ask(evals, other, question)
+
+    async def register(client: httpx.AsyncClient, adapter: str) -> tuple[int, str]:
+        metadata = json.dumps({"evals": [{**question, "matches": ["."]}]})
+        parts = [("file", (name, data)) for name, data in adapter_files(7).items()]
+        path = f"/adapters/{adapter}/versions"
+        answer = await client.post(path, files=parts, data={"metadata": metadata}, headers={"Prefer": "wait=0"})
+        return answer.status_code, answer.text
+
+    status, text = await register(evals.registry.admin, "mine")
+    assert (status, "another tenant's text" in text) == (403, True)
+    status, text = await register(evals.registry.admin, "sql")
+    assert (status, "read by whoever may use it" in text) == (403, True)
+    source = {"source": "hf://a/b@c", "evals": [{**question, "matches": ["."]}]}
+    assert (await evals.registry.admin.post("/adapters/mine/versions", json=source)).status_code == 403
+    assert (await acme.get("/adapters/mine/versions")).json()["items"] == []
+    status, _ = await register(acme, "mine")
+    assert status != 403, "a tenant has it from itself"

@@ -263,6 +263,7 @@ class FakeRegistry:
     notes: list[tuple[str, str]] = field(default_factory=list)
     commands: list[tuple[str, str]] = field(default_factory=list)
     first_use: Any = None
+    num_snapshots: int = 1
     bases: list[str] = field(default_factory=list)
     artifact_cache: Any = field(
         default_factory=lambda: SimpleNamespace(bytes=0, fetches=0, fetched_bytes=0, evictions=0)
@@ -381,7 +382,7 @@ class FakeLedger:
         today, found = datetime.now(UTC).date().isoformat(), Counter[str | None]()
         for (_, adapter), counts in self.counted.items():
             found[adapter] += counts.requests
-        return {adapter: AdapterRequests(requests, today) for adapter, requests in found.items()}
+        return {adapter: AdapterRequests({today: requests}) for adapter, requests in found.items()}
 
 
 class FakeKeys:

@@ -31,11 +31,14 @@ int nvmlDeviceGetUtilizationRates(device_t d, unsigned *rates) {
     rates[0] = 85; rates[1] = 12; return 0;
 }
 int nvmlDeviceGetMemoryInfo(device_t d, unsigned long long *memory) {
-    memory[0] = 100; memory[1] = 60 - d->index; memory[2] = (40ull << 30) + d->index; return 0;
+    memory[0] = 80ull << 30; memory[1] = (40ull << 30) - d->index; memory[2] = (40ull << 30) + d->index; return 0;
 }
 }
 """
-TWO = [Gpu(0, "Test GPU", (9, 0), 0.85, 40 << 30), Gpu(1, "Test GPU", (9, 0), None, (40 << 30) + 1)]
+TWO = [
+    Gpu(0, "Test GPU", (9, 0), 0.85, 40 << 30, 80 << 30),
+    Gpu(1, "Test GPU", (9, 0), None, (40 << 30) + 1, 80 << 30),
+]
 
 
 @pytest.fixture

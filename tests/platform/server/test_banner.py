@@ -46,7 +46,16 @@ def test_every_other_key_is_named_by_its_place() -> None:
 
 def test_it_says_what_the_machine_gives() -> None:
     text = BANNER.text()
-    for fact in ("cpu", "float32", "100 blocks of 16 tokens", "1,024", "256 rank rows", "4 adapters", "/docs"):
+    for fact in (
+        "cpu",
+        "float32",
+        "100 blocks of 16 tokens",
+        "1,024",
+        "256 rank rows",
+        "4 adapters",
+        "at most 8 sequences and 2,048 tokens",
+        "/docs",
+    ):
         assert fact in text
 
 

@@ -58,6 +58,7 @@ ANY_KEY = {
     ("GET", "/api/v1/refusals"),
     ("GET", "/api/v1/requests"),
     ("GET", "/api/v1/requests/{id}"),
+    ("GET", "/api/v1/requests/{id}/cache"),
     ("GET", "/api/v1/tenants/{tenant}/limits"),
     ("POST", "/api/v1/cache:explain"),
     ("GET", "/api/v1/cache/drift"),

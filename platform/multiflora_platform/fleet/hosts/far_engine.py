@@ -123,5 +123,6 @@ class FarReplica(EngineReplica):
         return self.client.epoch or 0
 
 
-def address_of(listing: Listing, gateway: KeyPair) -> EngineAddress:
-    return EngineAddress(listing.endpoint, listing.public_key, gateway.public, gateway.secret)
+def address_of(listing: Listing, gateway: KeyPair, timeout: float) -> EngineAddress:
+    """timeout: see EngineAddress."""
+    return EngineAddress(listing.endpoint, listing.public_key, gateway.public, gateway.secret, timeout)

@@ -19,16 +19,19 @@ from multiflora_platform.storage.database import Database
 @dataclass(frozen=True)
 class FarLines:
     """database: has the table of engines. keys: of the secret that all hosts share. artifacts: for hosts that lack
-    them."""
+    them. timeout: seconds of silence after which a line is cut."""
 
     database: Database
     keys: LineKeys
     artifacts: ArtifactFiles
+    timeout: float
 
     @classmethod
-    def of(cls, database: Database, derive: Callable[[str, str], str], artifacts: ArtifactStore) -> FarLines:
+    def of(
+        cls, database: Database, derive: Callable[[str, str], str], artifacts: ArtifactStore, timeout: float
+    ) -> FarLines:
         """derive: as line_keys takes it."""
-        return cls(database, line_keys(derive), ArtifactFiles(artifacts))
+        return cls(database, line_keys(derive), ArtifactFiles(artifacts), timeout)
 
 
 class FarFleet:
@@ -59,7 +62,8 @@ class FarFleet:
             self._catching_up.add(task)
             task.add_done_callback(self._catching_up.discard)
 
-        engine = FarEngine(address_of(listing, self._lines.keys.gateways), self._base_digest, on_ready)
+        address = address_of(listing, self._lines.keys.gateways, self._lines.timeout)
+        engine = FarEngine(address, self._base_digest, on_ready)
         engine.client.artifact_part = self._lines.artifacts.part
         replica = FarReplica(listing, engine)
         return replica

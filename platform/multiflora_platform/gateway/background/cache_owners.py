@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
@@ -13,18 +15,21 @@ _POLICY_SECONDS = 2.0
 
 
 class CacheOwners:
-    """Asks for a tenant's policy anew every two seconds."""
+    """Asks for a tenant's policy anew every two seconds, once for all who want it."""
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
         # With the time of the look, by tenant.
         self._known: dict[str | None, tuple[float, Principal]] = {}
+        # Held while the database is asked, by tenant.
+        self._asking: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def principal(self, tenant: str | None) -> Principal:
         """tenant: None for admins. Raises TenantNotFound."""
-        looked_at, principal = self._known.get(tenant, (0.0, None))
-        now = time.monotonic()
-        if principal is None or now - looked_at > _POLICY_SECONDS:
-            principal = await cache_principal(self._keys, tenant)
-            self._known[tenant] = now, principal
-        return principal
+        async with self._asking[tenant]:
+            looked_at, principal = self._known.get(tenant, (0.0, None))
+            now = time.monotonic()
+            if principal is None or now - looked_at > _POLICY_SECONDS:
+                principal = await cache_principal(self._keys, tenant)
+                self._known[tenant] = now, principal
+            return principal

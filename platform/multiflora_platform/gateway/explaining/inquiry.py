@@ -9,11 +9,12 @@ import time
 from array import array
 from functools import partial
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
 from multiflora_platform.auth.limits.limits import Claim
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.elsewhere import tokens_elsewhere
 from multiflora_platform.gateway.explaining.explanation import explain
 from multiflora_platform.gateway.explaining.question import CacheState, Question, closest
 from multiflora_platform.gateway.generation.model_resolution import ResolvedModel, resolve_model
@@ -25,13 +26,15 @@ from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.groups import Group
 from multiflora_platform.insight.bodies import CacheQuestion
 from multiflora_platform.insight.kept_prompts import KeptPrompt, Outline, outline_of
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import LoggedRequest, PromptFacts
 from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.services import Services
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid, unavailable
 
 _PATH = "/api/v1/cache:explain"
+_UNLIKE = ("first_seen", "diverged")
+"""Nothing more exact is known of what differs."""
 
 
 class UnknownRequest(Exception):
@@ -76,22 +79,41 @@ async def explain_started(
 ) -> CacheExplanation | None:
     """Of a request that the engine has begun to answer, as the cache was then. Where the one to compare with is not
     kept, the closest is taken. None: it is too long to be kept."""
-    insight, ready = services.insight, group.engine.ready
+    insight = services.insight
     ours, entry = insight.prompts.find(request_id, principal.tenant), insight.requests.find(request_id)
-    if ours is None or ours.life is None or entry is None or ready is None:
+    state = None if ours is None or entry is None else _as_it_was(services, group, ours, entry)
+    if ours is None or state is None:
         return None
-    state = CacheState(
-        cached_tokens=entry.cached_tokens,
-        block_size=ready.block_size,
-        epochs={ours.life.replica: ours.life.epoch},
-        seconds_per_token=insight.savings[group.base_digest].seconds_per_token(),
-        was_evicted=entry.miss_reason == "evicted",
-        wants_all=entry.miss_reason == "whole_prompt_asked",
-    )
     theirs = insight.prompts.find(compare, principal.tenant, of_all=principal.is_admin)
     if theirs is not None and theirs.facts.base_digest != group.base_digest:
         theirs = None
     return await _explained(services, group, ours, theirs, chat, state)
+
+
+async def explain_logged(services: Services, entry: LoggedRequest, chat: ChatRequest | None) -> CacheExplanation | None:
+    """As `explain_started`, of one of the last requests, against the closest of those before it. chat: what it was made
+    of, where that is known. None: its prompt is not kept, or the engine has not begun it."""
+    ours = services.insight.prompts.find(entry.facts.id, entry.facts.tenant)
+    group = next((one for one in services.groups if one.base_digest == entry.facts.base_digest), None)
+    if ours is None or group is None:
+        return None
+    state = _as_it_was(services, group, ours, entry)
+    return None if state is None else await _explained(services, group, ours, None, chat, state)
+
+
+def _as_it_was(services: Services, group: Group, ours: KeptPrompt, entry: LoggedRequest) -> CacheState | None:
+    """When the engine began the prompt; None: it has not."""
+    ready = group.engine.ready
+    if ours.life is None or ready is None:
+        return None
+    return CacheState(
+        cached_tokens=entry.cached_tokens,
+        block_size=ready.block_size,
+        epochs={ours.life.replica: ours.life.epoch},
+        seconds_per_token=services.insight.savings[group.base_digest].seconds_per_token(),
+        was_evicted=entry.miss_reason == "evicted",
+        wants_all=entry.miss_reason == "whole_prompt_asked",
+    )
 
 
 async def _explained(
@@ -102,13 +124,19 @@ async def _explained(
     chat: ChatRequest | None,
     state: CacheState,
 ) -> CacheExplanation:
-    """theirs: as it was named; None: the closest one of the same base model."""
+    """theirs: as it was named; None: the closest one of the same base model that came before it."""
     of_tenant = services.insight.prompts.of(ours.facts.tenant)
-    kept = [one for one in of_tenant if one.facts.base_digest == group.base_digest]
+    earlier = [one for one in of_tenant if one.facts.at <= ours.facts.at]
+    kept = [one for one in earlier if one.facts.base_digest == group.base_digest]
 
     def work() -> CacheExplanation:
         other = theirs or closest(ours, kept, state)
-        return explain(Question(ours, other, theirs is not None, chat, state, group.model))
+        question = Question(ours, other, theirs is not None, chat, state, group.model)
+        found = explain(question)
+        if found.cause not in _UNLIKE:
+            return found
+        start = max(state.cached_tokens, question.shared)
+        return structs.replace(found, elsewhere_tokens=tokens_elsewhere(ours, kept, start))
 
     return await off_loop(len(ours.ids) * (1 + len(kept)), work)
 
@@ -133,7 +161,7 @@ async def _token_ids(group: Group, body: CacheQuestion, chat: ChatRequest | None
     """Raises ApiError."""
     model, room = group.model, PromptRoom(group.max_model_len, 1)
     if chat is not None:
-        offered = replace(chat, tools=offered_tools(chat.tools))
+        offered = structs.replace(chat, tools=offered_tools(chat.tools))
         return await chat_prompt(offered, model, room)
     assert body.prompt is not None, "one of both is given"
     prompt: Prompt = body.prompt if isinstance(body.prompt, str) else [*body.prompt]

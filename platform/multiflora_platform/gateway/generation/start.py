@@ -32,7 +32,7 @@ from multiflora_platform.gateway.generation.document_prefills import PrefillCost
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch, SplitObserver
 from multiflora_platform.insight.insight import Insight
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.observers import Observer
 from multiflora_platform.observability.tracing import Tracing

@@ -5,12 +5,14 @@ The rules are in rows/versions.py and rows/deleted_versions.py; versions are mad
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from multiflora_platform.registry.artifacts import model_card as card
 from multiflora_platform.registry.artifacts.collector import Artifacts
+from multiflora_platform.registry.artifacts.version_archive import archive
 from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.registry.rows import deleted_versions, version_queries, versions
 from multiflora_platform.registry.rows.adapters import require
@@ -63,6 +65,20 @@ class VersionChanges:
         if row.card is None:
             raise VersionNotFound(f"Version {number} of {name!r} has no model card: it came without a README.md.")
         return tagged({"adapter": name, "version": number, **card.render(row.card)})
+
+    async def archive(self, name: str, number: int) -> Iterator[bytes]:
+        """Its files, as the upload of another version takes them. Raises VersionNotFound where it has none."""
+        entry = self._snapshots.adapter(name)
+        async with self._database.read() as session:
+            row = await version_queries.require(session, entry.id, name, number)
+        if row.digest is None:
+            raise VersionNotFound(f"Version {number} of {name!r} has no files.")
+        with self._artifacts.lease(row.digest):
+            try:
+                folder = await asyncio.to_thread(self._artifacts.store.brought, row.digest)
+                return archive(folder, row.card)
+            except FileNotFoundError as error:
+                raise VersionNotFound(f"The files of version {number} of {name!r} are gone.") from error
 
     async def amend(
         self, name: str, number: int, patch: VersionPatch, precondition: Precondition, actor: str

@@ -26,7 +26,7 @@ from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.rows import aliases, idempotency, jobs, version_queries, versions
 from multiflora_platform.registry.rows.adapters import require
 from multiflora_platform.registry.rows.idempotency import Filed, Repeatable, StoredAnswer
-from multiflora_platform.registry.schemas.version_metadata import NO_DETAILS, VersionDetails, read_details
+from multiflora_platform.registry.schemas.version_metadata import NO_DETAILS, VersionDetails, Vet, read_details
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.registry.sources.resolver import Sources
@@ -49,6 +49,7 @@ class VersionRequest:
     promote: bool = False  # whether `default` moves to the version once it is ready
     key: str | None = None  # the Idempotency-Key
     details: VersionDetails = NO_DETAILS  # of an upload, filled once the body has been received
+    vet: Vet = lambda asked: None  # of what its evals ask; raises what one is refused for
     # Seconds for the answer (Prefer: wait=). None: until it is there or PATIENCE_SECONDS have passed, and not at all
     # for what is fetched over the network.
     wait: float | None = None
@@ -90,7 +91,8 @@ class VersionIntake:
         self._tasks: set[asyncio.Task[Filed]] = set()
 
     async def add_source(self, request: VersionRequest, source: str) -> StoredAnswer:
-        """source: file://, hf:// or s3://. Raises VersionRejected and what Sources raises."""
+        """source: file://, hf:// or s3://. Raises VersionRejected, what Sources raises, and what the vet does."""
+        _vet(request)
         adapter_id = self._snapshots.adapter(request.adapter).id
         repeatable = Repeatable(request.key, _hash(source, request.promote, request.details))
         if filed := await self._recall(adapter_id, repeatable):
@@ -107,7 +109,7 @@ class VersionIntake:
     async def add_upload(
         self, request: VersionRequest, content_type: str, length: str | None, chunks: AsyncIterator[bytes]
     ) -> StoredAnswer:
-        """A body as it comes from the network (uploads.py). Raises VersionRejected, and as `receive`."""
+        """A body as it comes from the network (uploads.py). Raises VersionRejected, and as `receive` and the vet."""
         adapter_id = self._snapshots.adapter(request.adapter).id
         with full_disk_reported():
             async with self._scratch.folder() as folder:
@@ -115,6 +117,7 @@ class VersionIntake:
                 fingerprint = await upload.receive(content_type, length, chunks)
                 if upload.metadata is not None:
                     request = replace(request, details=read_details(upload.metadata))
+                    _vet(request)
                 repeatable = Repeatable(request.key, _hash(fingerprint, request.promote))
                 filed = await self._whole(self._file(_Submission(request, adapter_id, repeatable, "upload", folder)))
         return await self._answer(filed, request)
@@ -264,6 +267,11 @@ async def _same(change: Change, submission: _Submission) -> AdapterRow:
     if adapter.id != submission.adapter_id:
         raise AdapterNotFound(f"The adapter {submission.request.adapter!r} was deleted meanwhile.")
     return adapter
+
+
+def _vet(request: VersionRequest) -> None:
+    for one in request.details.evals:
+        request.vet(one)
 
 
 def _hash(*parts: object) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
@@ -16,7 +16,7 @@ from multiflora_platform.registry.routes.access import registry_of, shown
 from multiflora_platform.registry.schemas.answers import Job, JobPage
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
-from multiflora_platform.web.resources import answers, compressed, resource
+from multiflora_platform.web.resources import answers, compressed, event_stream, resource
 
 router = APIRouter(tags=["jobs"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -50,9 +50,7 @@ async def get_job(request: Request, principal: AnyKey, job_id: str) -> Response:
     view = await _seen(request, principal, job_id)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return resource(request, shown(principal, view))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    frames = registry_of(request).jobs.follow(job_id)
-    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+    return event_stream(request, registry_of(request).jobs.follow(job_id))
 
 
 @router.post("/jobs/{job_id}:cancel", responses=answers(Job), response_model=None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
@@ -21,6 +21,7 @@ from multiflora_platform.registry.routes.access import (
     version_number,
     visible_adapters,
 )
+from multiflora_platform.registry.routes.text_owners import refuse_others_texts
 from multiflora_platform.registry.rows.version_queries import VersionQuery
 from multiflora_platform.registry.schemas.answers import (
     Card,
@@ -92,9 +93,10 @@ async def add_version(
     202 with a `job` to poll where it takes long: sources that are fetched over the network, large archives, and
     `Prefer: respond-async`. `Prefer: wait=SECONDS` waits so long for the answer.
     """
-    (promotable if promote else changeable)(request, principal, name)
+    entry = (promotable if promote else changeable)(request, principal, name)
     intake = registry_of(request).intake
-    wanted = VersionRequest(name, principal.actor, promote, idempotency_key, wait=preferred_wait(prefer))
+    vet = refuse_others_texts(request, principal, entry, public=True)
+    wanted = VersionRequest(name, principal.actor, promote, idempotency_key, vet=vet, wait=preferred_wait(prefer))
     if is_json(request):
         body = await read_json(request, VersionSource)
         answer = await intake.add_source(replace(wanted, details=body.details), body.source)
@@ -189,6 +191,16 @@ async def get_card(request: Request, principal: AnyKey, name: str, number: str) 
     """The model card: README.md as markdown, as sanitised HTML, and its front matter."""
     readable(request, principal, name)
     return resource(request, await registry_of(request).versions.card(name, version_number(number, name)))
+
+
+@router.get("/adapters/{name}/versions/{number}/archive", include_in_schema=False)
+async def download_version(request: Request, principal: AnyKey, name: str, number: str) -> StreamingResponse:
+    """Its files byte for byte, and its model card, as one tar archive; for those who may change the adapter."""
+    changeable(request, principal, name)
+    version = version_number(number, name)
+    parts = await registry_of(request).versions.archive(name, version)
+    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.tar"'}
+    return StreamingResponse(parts, media_type="application/x-tar", headers=headers)
 
 
 async def _page(

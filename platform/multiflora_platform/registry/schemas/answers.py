@@ -205,6 +205,7 @@ class Replica(View, frozen=True, kw_only=True):
     pending_prefill_tokens: int  # prompt tokens that are still to be computed
     free_blocks: int  # that can be allocated, evictable ones included
     adapters: list[ResidentAdapter]
+    adapters_on_disk: int  # registered for its base model, in neither of its memories
 
 
 class ReplicaPage(View, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ Checks form and bounds only; runs nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import msgspec
 import regex
@@ -36,6 +37,20 @@ class Eval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     contains: list[str] = []
     matches: list[str] = []
     max_tokens: int = 64
+
+
+class AskedText(Protocol):
+    """What a prompt of evals asks, of a version's or of a set's."""
+
+    @property
+    def prompt(self) -> str | None: ...
+
+    @property
+    def messages(self) -> list[dict[str, Any]] | None: ...
+
+
+# Raises what a prompt is refused for.
+Vet = Callable[[AskedText], None]
 
 
 class VersionDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -57,8 +57,9 @@ class EngineCommands:
         await self._database.write(actor, work)
         return {"adapter": name, "version": resolved.version, "digest": resolved.digest, "action": action}
 
-    async def replicas(self) -> list[dict[str, Any]]:
-        """Of all base models, the default one's first."""
+    async def replicas(self, *, on_disk: bool = True) -> list[dict[str, Any]]:
+        """Of all base models, the default one's first. on_disk: with the adapters that they do not hold."""
         snapshot = self._snapshots.snapshot
         engines = [(link.engine, link.base.digest) for link in self._links if link.engine is not None]
-        return [row for engine, base in engines for row in await engine.replicas(snapshot.digests_on(base))]
+        shown = [await engine.replicas(snapshot.digests_on(base), on_disk=on_disk) for engine, base in engines]
+        return [row for of_base in shown for row in of_base]

@@ -59,22 +59,25 @@ class EngineLink:
             await self.command("unpin", digest)
             await self.command("unload", digest)
 
-    async def replicas(self, registered: Collection[str]) -> list[dict[str, Any]]:
+    async def replicas(self, registered: Collection[str], *, on_disk: bool = True) -> list[dict[str, Any]]:
         """Each engine: what it is, what it has to do, and `adapters: [{digest, residency, pinned, ...}]`.
 
         pid is None while there is no process. registered: digests that the engines may be asked for; those that one
-        does not hold are on disk.
+        does not hold are on disk: counted, and with on_disk in `adapters`, too.
         """
-        return list(await asyncio.gather(*(_shown(replica, registered) for replica in self._engine.replicas)))
+        shown = (_shown(replica, registered, on_disk=on_disk) for replica in self._engine.replicas)
+        return list(await asyncio.gather(*shown))
 
 
-async def _shown(replica: ReplicaHandle, registered: Collection[str]) -> dict[str, Any]:
+async def _shown(replica: ReplicaHandle, registered: Collection[str], *, on_disk: bool) -> dict[str, Any]:
     status: Status | None = None
     if replica.ready is not None:
         with contextlib.suppress(EngineUnavailable):
             status = await replica.status()
     stats = replica.stats if status is None else status.stats
-    held = [] if status is None else with_disk(status.adapters, registered)
+    reports = [] if status is None else status.adapters
+    held = [report for report in reports if report.residency != "disk"]
+    shown = with_disk(reports, registered) if on_disk and status is not None else held
     return {
         "id": replica.id,
         "host": replica.host,
@@ -86,5 +89,6 @@ async def _shown(replica: ReplicaHandle, registered: Collection[str]) -> dict[st
         "waiting": stats.waiting,
         "pending_prefill_tokens": stats.pending_prefill_tokens,
         "free_blocks": stats.free_blocks,
-        "adapters": [{field: getattr(adapter, field) for field in _SHOWN} for adapter in held],
+        "adapters": [{field: getattr(adapter, field) for field in _SHOWN} for adapter in shown],
+        "adapters_on_disk": 0 if status is None else len(set(registered).difference(report.digest for report in held)),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry, Snapshot
 
@@ -26,8 +27,9 @@ def why_missing(snapshot: Snapshot, model: str, visible: Visible, bases: Sequenc
         if at and not selector:
             return "the version or the alias after the @ is missing"
         return _missing_part(entry, selector or DEFAULT)
-    names = (one.name for one in snapshot.adapters.values() if visible(one.name, one.owner) and one.digests)
-    nearest = _nearest(name, [*(base for base in bases if visible(base, None)), *names])
+    # Looked at one by one, and no further than they are compared.
+    served = (one.name for one in snapshot.adapters.values() if one.digests and visible(one.name, one.owner))
+    nearest = _nearest(name, chain((base for base in bases if visible(base, None)), served))
     return f"did you mean {nearest!r}?" if nearest is not None else None
 
 

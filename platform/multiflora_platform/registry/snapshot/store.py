@@ -24,6 +24,8 @@ class SnapshotStore:
         self._database = database
         self._served = served
         self.snapshot = Snapshot({})
+        # So far; another number tells that something of an adapter has changed.
+        self.num_snapshots = 0
 
     def adapter(self, name: str) -> AdapterEntry:
         """Raises AdapterNotFound."""
@@ -44,6 +46,7 @@ class SnapshotStore:
 
     def swap(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.num_snapshots += 1
 
     async def follow(self, events: Sequence[EventRow]) -> None:
         """Others' events: their adapters are read anew, those that are gone are dropped."""

@@ -144,7 +144,7 @@ class EngineHost:
         self.supervisor = EngineSupervisor(
             engine_config(settings, plan.opened, settings.data_dir / "artifacts"),
             on_progress=on_progress,
-            listen=Listen(settings.listen, plan.keys.engines.secret, plan.keys.gateways.public),
+            listen=Listen(settings.listen, plan.keys.engines.secret, plan.keys.gateways.public, settings.line_timeout),
         )
         self._show = show
         self._settings = settings

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import zmq
 from tests.engine.process.tcp_proxy import Cable, cable_to
 from tests.engine.process.test_lines import free_port, until
 
 from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.process.line import watch_line
 from multiflora_engine.process.supervisor import EngineSupervisor, Patience
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.config import EngineConfig
@@ -31,10 +33,12 @@ from multiflora_platform.fleet.hosts.following import FollowedFleet
 from multiflora_platform.fleet.hosts.line_keys import line_keys
 from multiflora_platform.fleet.hosts.replica_table import Listing, forget_gone, leases, listed, tell, withdraw
 from multiflora_platform.fleet.routing import Router
+from multiflora_platform.settings import Settings
 from multiflora_platform.storage.database import Database
 
 FAKE = str(Path(__file__).parents[3] / "engine" / "process" / "fake_engine.py")
 KEYS = line_keys(Secret(b"k" * 32).derive)
+SILENCE = 2.0
 NOTHING_BEGUN = 9006  # the fake engine is silent about such a prompt for a minute
 
 
@@ -56,7 +60,7 @@ class Hosts:
 
     async def start(self, name: str) -> None:
         port = free_port()
-        listen = Listen(f"tcp://127.0.0.1:{port}", KEYS.engines.secret, KEYS.gateways.public)
+        listen = Listen(f"tcp://127.0.0.1:{port}", KEYS.engines.secret, KEYS.gateways.public, SILENCE)
         supervisor = EngineSupervisor(
             EngineConfig(model_path="fine", artifact_root=""),
             patience=Patience(silence=60.0, loading=60.0, backoff=0.05),
@@ -97,7 +101,7 @@ async def gateway(database: Database, base_digest: str = "") -> AsyncIterator[Fl
     fleet = Fleet((), Router("round-robin"))
 
     def reach(listing: Listing) -> FarReplica:
-        return FarReplica(listing, FarEngine(address_of(listing, KEYS.gateways), base_digest, lambda: None))
+        return FarReplica(listing, FarEngine(address_of(listing, KEYS.gateways, SILENCE), base_digest, lambda: None))
 
     followed = FollowedFleet(fleet, database, "group", KEYS.engines.public, reach)
     await followed.start()
@@ -121,6 +125,14 @@ async def all_of(stream: TokenStream) -> list[TokenDelta]:
 
 def failures(answers: list[list[TokenDelta]]) -> list[str]:
     return [delta.failure.code for deltas in answers for delta in deltas if delta.failure is not None]
+
+
+def test_by_default_a_cut_is_noticed_a_second_before_three() -> None:
+    """ZeroMQ asks for a sign of life and then waits for it: both together are the whole time."""
+    with zmq.Context(1) as context, context.socket(zmq.DEALER) as line:
+        watch_line(line, Settings.model_validate({}).line_timeout)
+        assert line.heartbeat_ivl + line.heartbeat_timeout == line.heartbeat_ttl == 2000
+        assert line.heartbeat_ivl > 0
 
 
 async def test_engines_join_while_it_runs_and_leave_without_a_failed_request(database: Database, hosts: Hosts) -> None:

@@ -15,7 +15,7 @@ from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, PositionLogprobs, TokenLogprob
 from multiflora_platform.gateway.background.reuse_audit import GreedyAnswer, compared, summary
 from multiflora_platform.insight.kept_prompts import KeptPrompt, Outline
-from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.logged_request import PromptFacts
 
 AUDIT = "/api/v1/cache:audit"
 

@@ -202,7 +202,10 @@ async def test_a_prompt_of_less_than_a_block_and_one_that_is_new(house: House, b
 async def test_what_was_lost_since(house: House, blocks: Blocks, says_evicted: bool, cause: str) -> None:
     await ask(house, LONG)
     # The scripted engine says that prompts took nothing of the device.
-    facts = next(iter(house.services.insight.requests.newest())).facts
+    log = house.services.insight.requests
+    (entry,) = (log.find(one.id) for one in log.newest())
+    assert entry is not None
+    facts = entry.facts
     savings = house.services.insight.savings[facts.base_digest]
     savings.prefilled(facts, 0, 2.0)
     blocks.lose(says_evicted=says_evicted)
@@ -343,3 +346,15 @@ async def test_what_another_engine_computed_is_not_put_down_to_a_restart(house: 
     assert theirs.life == ("0", 2)
     theirs.life = Life("1", 0)
     assert (await explain(house, LONG))["cause"] == "other_replica"
+
+
+async def test_text_that_is_cached_behind_another_beginning_is_told(house: House, blocks: Blocks) -> None:
+    handbook = "Returns are taken for thirty days, with the bill and in their box. Refunds take a week. "
+    await ask(house, {"prompt": f"Rules for the shop in Bonn. {handbook}"})
+    found = await explain(house, {"prompt": f"How long may I keep it? {handbook}"})
+    assert (found["cause"], found["lost_tokens"]) == ("first_seen", 0)
+    # A token is a byte: the pieces of 32 from the beginning of this prompt that lie in the handbook.
+    assert found["elsewhere_tokens"] == 64
+    assert (await explain(house, {"prompt": "Something else that nobody has asked before, and long."}))[
+        "elsewhere_tokens"
+    ] == 0

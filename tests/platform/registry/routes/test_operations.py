@@ -86,6 +86,16 @@ async def test_every_change_leaves_its_event_in_order(house):
     assert all(row["actor"] == "admin/api-key-1" and row["at"] and row["target"] for row in audit)
 
 
+async def test_the_newest_events_of_some_types_are_read_from_the_end(house):
+    await house.adapter("a", 2)
+    everything = (await house.admin.get("/events")).json()["items"]
+    types = ["alias.moved", "version.ready"]
+    page = (await house.admin.get("/events", params={"newest": True, "type": types, "limit": 2})).json()
+    assert page["items"] == [item for item in reversed(everything) if item["type"] in types][:2]
+    assert page["next_cursor"] == page["items"][0]["id"]
+    assert (await house.admin.get("/events", params={"newest": True})).json()["items"] == everything[::-1]
+
+
 async def test_events_are_read_from_a_cursor(house):
     await house.adapter("a", 1)
     everything = (await house.admin.get("/events")).json()["items"]
@@ -277,9 +287,12 @@ async def test_replicas(open_house):
         ("d" * 64, "slot", True),
         (digest, "disk", False),
     ]
+    (row,) = (await house.admin.get("/replicas?on_disk=false")).json()["items"]
+    assert ([one["digest"] for one in row["adapters"]], row["adapters_on_disk"]) == (["d" * 64], 1)
     engine.state = "restarting"
     (row,) = (await house.admin.get("/replicas")).json()["items"]
     assert (row["pid"], row["state"], row["adapters"], row["free_blocks"]) == (None, "restarting", [], 7)
+    assert row["adapters_on_disk"] == 0
 
 
 async def test_an_artifact_stays_while_requests_run_on_it_and_then_goes(open_house):

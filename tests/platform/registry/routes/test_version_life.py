@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 
 import pytest
 from tests.platform.registry.house import adapter_files, rejected_files
@@ -229,3 +231,21 @@ async def test_a_pattern_that_would_take_for_ever_fails_its_eval(open_house, mon
     response = await upload(house, "a", 1, {"evals": [{"prompt": "x", "matches": ["^(a|aa)+$"]}]})
     assert response.status_code == 422
     assert "eval" in [row["check"] for row in response.json()["rows"] if row["severity"] == "error"]
+
+
+async def test_a_version_is_downloaded_as_what_was_uploaded_and_taken_back_as_it_is(house):
+    await house.adapter("a")
+    await upload(house, "a", 1, **{"README.md": CARD.encode()})
+    answer = await house.admin.get("/adapters/a/versions/1/archive")
+    assert answer.headers["content-disposition"] == 'attachment; filename="a-1.tar"'
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}
+    assert files == {**adapter_files(1), "README.md": CARD.encode()}
+    again = await house.admin.post("/adapters/a/versions", files=[("file", ("a-1.tar", answer.content))])
+    assert (again.status_code, again.json()["version"]) == (200, 1)
+    await house.upload("a", rejected_files())
+    assert (await house.admin.get("/adapters/a/versions/2/archive")).status_code == 404
+    assert (await house.admin.get("/adapters/a/versions/9/archive")).status_code == 404
+    tenant = await house.tenant("acme")
+    assert (await tenant.get("/adapters/a/versions/1")).status_code == 200
+    assert (await tenant.get("/adapters/a/versions/1/archive")).status_code == 403

@@ -31,7 +31,6 @@ LISTEN = ["--listen", "tcp://127.0.0.1:5570"]
         (["engine", *DATABASE, "--listen", "tcp://0.0.0.0:5570"], "--advertise"),
         (["engine", *DATABASE, *LISTEN, "--replicas", "2"], "--replicas"),
         (["gateway", *DATABASE, *LISTEN], "does not take --listen"),
-        (["gateway", *DATABASE, "--cache-events-zmq", "tcp://*:5557"], "does not take --cache-events-zmq"),
         (["serve", *LISTEN], "--listen is of `multiflora engine`"),
         (["engine", *DATABASE, *LISTEN, "--secret-file", "nowhere"], "openssl rand -hex 32"),
     ],
