@@ -104,13 +104,7 @@ class OfflineEngine:
         """No later prompt finds what was computed before; what runs goes on, and ends as it would have in any case.
         True: it is always done."""
         with self._open():
-            ask = self._loop.ask_cache
-            # A report shows the longest runs only, and what lies behind a dropped one goes with it.
-            while runs := [node for node in ask("report").nodes if node.parent is None]:
-                for run in runs:
-                    ask("drop", run.hash)
-            if self._built.offloading is not None:
-                self._built.offloading.clear()
+            self._loop.forget_prefixes()
             return True
 
     # ---- its life
