@@ -9,13 +9,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psutil
 import pytest
-from tests.e2e.conftest import ONE_THREAD, serving
+from tests.e2e.launchers import OwnProcesses, Site, running_gateway
 from tests.e2e.test_base_models import Tiny, tiny
-from tests.e2e.test_hosts import PROMPT, Site, cached, complete, engine
+from tests.e2e.test_hosts import PROMPT, cached, complete
 from tests.e2e.test_lifecycle import wait_until
 from tests.platform.registry.postgres import running
 
@@ -89,22 +89,21 @@ def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, cables: list[str]
         url = postgres.url_of_folder(postgres.create().rpartition("/")[2])
         upgrade(url)
         network = Network(stack)
-        shared = [str(tiny.base), "--database-url", url, "--secret-file", str(secret), "--group", "site"]
+        shared = ["--database-url", url, "--secret-file", str(secret)]
 
-        def another_engine(*options: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        def place() -> tuple[str, list[str]]:
             address, within, cable = network.host()
             cables.append(cable)
-            own = ["--listen", f"tcp://{address}:5570", "--data-dir", str(folder / cable)]
-            return engine([*options, *own, "--kv-cache-memory", "4000000", *ONE_THREAD], [], within)
+            return f"tcp://{address}:5570", within
 
-        engines = [stack.enter_context(another_engine(*shared)) for _ in range(2)]
+        engines = OwnProcesses(folder, shared, place)
+        engines.start(stack, tiny.base)
         gateways = []
         for number in range(2):
             address, within, _ = network.host()
-            own = [*shared, "--host", address]
-            server = serving(folder / f"gateway-{number}", *own, entry=("multiflora", "gateway"), within=within)
-            gateways.append(stack.enter_context(server))
-        site = Site(gateways, engines, another_engine)
+            own = running_gateway(folder / f"gateway-{number}", tiny.base, shared, "--host", address, within=within)
+            gateways.append(stack.enter_context(own))
+        site = Site(gateways, engines)
         wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
         yield site
 
@@ -120,8 +119,10 @@ def cut(cable: str) -> Iterator[None]:
 
 def lives(site: Site) -> list[int]:
     """The processes of engines, their children, and the gateways."""
-    children = [child.pid for one in site.engines for child in psutil.Process(one.pid).children()]
-    return [*children, *(one.pid for one in site.engines), *(one.process.pid for one in site.gateways)]
+    assert isinstance(site.launcher, OwnProcesses)
+    own = [one.pid for one in site.launcher.processes]
+    children = [child.pid for pid in own for child in psutil.Process(pid).children()]
+    return [*children, *own, *(one.process.pid for one in site.gateways)]
 
 
 def ask(site: Site, number: int) -> int:

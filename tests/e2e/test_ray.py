@@ -1,4 +1,5 @@
-"""Engines that Ray starts on a node of this machine alone: two of one group behind two gateways, and further groups."""
+"""What Ray alone does of engines on a node of this machine: two of one group behind two gateways, and further groups.
+What they have in common with engines that are started otherwise is in test_hosts.py."""
 
 from __future__ import annotations
 
@@ -9,18 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import yaml
-from tests.e2e.conftest import Server, serving
+from tests.e2e.conftest import Server
+from tests.e2e.launchers import FIRST, Gateways, RayNode, ray_node, running_gateway
 from tests.e2e.test_base_models import Tiny, tiny
-from tests.e2e.test_hosts import PROMPT, Gateways, complete, state_of, under_load
+from tests.e2e.test_hosts import NO_RAY, PATIENCE, PROMPT, complete, state_of
 from tests.e2e.test_lifecycle import wait_until
 from tests.platform.registry.postgres import running
 
@@ -28,55 +26,12 @@ from multiflora_platform.demo import demo_folder
 from multiflora_platform.storage.migrations import upgrade
 
 __all__ = ["tiny"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed (pip install -e ".[ray]")'),
-]
-PATIENCE = 120
-FIRST = {"group": "site", "replicas": 2}
+pytestmark = [pytest.mark.slow, NO_RAY]
 UPDATED = {**FIRST, "max_num_seqs": 32}
 
 
-@dataclass
-class Cluster:
-    """A node that `multiflora ray` started, and the file that it deploys."""
-
-    folder: Path
-    common: dict[str, Any]
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "multiflora", "ray", *arguments]
-        variables = {**os.environ, "MULTIFLORA_DATA_DIR": str(self.folder / "node")}
-        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=500)
-
-    def deployed(self, *groups: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        file = self.folder / "deploy.yaml"
-        file.write_text(yaml.safe_dump({**self.common, "groups": list(groups)}), encoding="utf-8")
-        return self.run("deploy", str(file))
-
-    def deploy(self, *groups: dict[str, Any]) -> None:
-        done = self.deployed(*groups)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    @property
-    def node(self) -> Any:
-        return json.loads((self.folder / "node" / "ray" / "node.json").read_text(encoding="utf-8"))
-
-    def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.node["pid"]).children(recursive=True)
-
-    def serving(self, group: str) -> list[psutil.Process]:
-        """Ray's processes that have an engine of the group."""
-        found = []
-        for one in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                if one.cmdline()[:1] == [f"ray::ServeReplica:{group}:engine"] and one.children():
-                    found.append(one)
-        return found
-
-
 @pytest.fixture(scope="module")
-def cluster(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNode]:
     folder = tmp_path_factory.mktemp("ray")
     (folder / "secret").write_text("5e" * 32, encoding="ascii")
     with running() as postgres:
@@ -84,42 +39,23 @@ def cluster(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
             pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
         url = postgres.create()
         upgrade(url)
-        common = {
-            "database_url": url,
-            "secret_file": str(folder / "secret"),
-            "data_dir": str(folder / "engines"),
-            "model": str(tiny.base),
-            "kv_cache_memory": 4_000_000,
-            "num_threads": 1,
-        }
-        cluster = Cluster(folder, common)
-        started = cluster.run("up", "--num-cpus", "8")
-        assert started.returncode == 0, started.stderr
-        try:
-            yield cluster
-        finally:
-            ended = cluster.run("down")
-            assert ended.returncode == 0, ended.stderr
+        with ray_node(folder, tiny.base, url) as node:
+            yield node
 
 
 @pytest.fixture(scope="module")
-def site(cluster: Cluster) -> Iterator[Gateways]:
+def site(cluster: RayNode, tiny: Tiny) -> Iterator[Gateways]:
     """Two gateways on the group `site`, which has two engines."""
     cluster.deploy(FIRST)
+    shared = ["--database-url", cluster.common["database_url"], "--secret-file", cluster.common["secret_file"]]
     with ExitStack() as stack:
-        gateways = [stack.enter_context(gateway(cluster, number)) for number in range(2)]
-        site = Gateways(gateways)
+        folders = [cluster.folder / f"gateway-{number}" for number in range(2)]
+        site = Gateways([stack.enter_context(running_gateway(folder, tiny.base, shared)) for folder in folders])
         wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2])
         yield site
 
 
-def gateway(cluster: Cluster, number: int) -> AbstractContextManager[Server]:
-    common = cluster.common
-    shared = ["--database-url", common["database_url"], "--secret-file", common["secret_file"], "--group", "site"]
-    return serving(cluster.folder / f"gateway-{number}", common["model"], *shared, entry=("multiflora", "gateway"))
-
-
-def test_only_who_has_the_token_is_served_and_only_on_this_machine(cluster: Cluster) -> None:
+def test_only_who_has_the_token_is_served_and_only_on_this_machine(cluster: RayNode) -> None:
     addresses = {
         connection.laddr.ip
         for process in cluster.processes()
@@ -138,19 +74,7 @@ def test_only_who_has_the_token_is_served_and_only_on_this_machine(cluster: Clus
     assert set(modes.values()) == {0}
 
 
-def test_a_killed_replica_costs_only_streams_that_had_begun_and_comes_back(cluster: Cluster, site: Gateways) -> None:
-    def kill() -> None:
-        cluster.serving("site")[0].kill()
-
-    before = site.ready()[0]
-    statuses, ends = under_load(site, kill)
-    assert set(statuses) == {200}
-    assert set(ends) <= {"[DONE]", "engine_dead"}
-    wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2], PATIENCE)
-    assert len(site.ready()[0] & before) == 1, "the other one lived on"
-
-
-def test_a_killed_engine_is_started_again_without_ray(cluster: Cluster, site: Gateways) -> None:
+def test_a_killed_engine_is_started_again_without_ray(cluster: RayNode, site: Gateways) -> None:
     replica, before = cluster.serving("site")[0], site.ready()[0]
     replica.children()[0].kill()
     wait_until(lambda: len(site.ready()[0]) == 1)
@@ -158,7 +82,7 @@ def test_a_killed_engine_is_started_again_without_ray(cluster: Cluster, site: Ga
     assert replica.is_running()
 
 
-def test_a_rolling_update_fails_no_request(cluster: Cluster, site: Gateways) -> None:
+def test_a_rolling_update_fails_no_request(cluster: RayNode, site: Gateways) -> None:
     before = site.ready()[0]
     statuses, ends = while_it_lasts(site, lambda: cluster.deploy(UPDATED))
     assert set(statuses) == {200}
@@ -191,7 +115,7 @@ def while_it_lasts(site: Gateways, work: Callable[[], None]) -> tuple[list[int],
     return [status for statuses, _ in asked for status in statuses], [end for _, ends in asked for end in ends]
 
 
-def test_further_groups_come_and_go_beside_the_first(cluster: Cluster, site: Gateways) -> None:
+def test_further_groups_come_and_go_beside_the_first(cluster: RayNode, site: Gateways) -> None:
     """One of another base model on two ranks, and one that cannot start, which is told in a line."""
     before, demo = site.ready()[0], demo_folder() / "base"
     second = {"group": "second", "model": str(demo), "tensor_parallel_size": 2, "min_replicas": 1, "max_replicas": 2}
@@ -219,7 +143,7 @@ def test_further_groups_come_and_go_beside_the_first(cluster: Cluster, site: Gat
     assert site.ready()[0] == before
 
 
-def test_the_end_leaves_neither_process_nor_folder(cluster: Cluster) -> None:
+def test_the_end_leaves_neither_process_nor_folder(cluster: RayNode) -> None:
     processes, folder = cluster.processes(), Path(cluster.node["folder"])
     assert processes
     assert cluster.run("down").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +27,8 @@ from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ServedBase:
@@ -35,6 +38,12 @@ class ServedBase:
     config: ModelConfig
     base: BaseModel
     demo: tuple[DemoAdapter, ...]
+
+
+def warn_of_template(model: ServedModel) -> None:
+    """What of its chat template keeps prompts from beginning with one another. Renders it some dozens of times."""
+    for finding in model.tokenizer.template_findings:
+        _log.warning("Prefix cache of %s: %s. %s", model.name, finding.found, finding.advice)
 
 
 def open_model(settings: Settings) -> ServedBase:

@@ -24,7 +24,7 @@ from multiflora_platform.base_models.model_problems import (
 )
 from multiflora_platform.base_models.model_schemas import LoadedModel, ModelState, NewModel
 from multiflora_platform.base_models.model_settings import asked_models, settings_of
-from multiflora_platform.base_models.opening import open_model
+from multiflora_platform.base_models.opening import open_model, warn_of_template
 from multiflora_platform.fleet.hosts.far_fleet import FarFleet
 from multiflora_platform.groups import Group
 from multiflora_platform.settings import ConfigurationError
@@ -193,7 +193,9 @@ class BaseModels:
         try:
             if model.group is None:
                 await self._open(model)
-            assert model.life is not None, "an opened model has its engines"
+            assert model.group is not None, "an opened model has its group"
+            assert model.life is not None, "and its engines"
+            await asyncio.to_thread(warn_of_template, model.group.model)
             if model.asked.min_replicas:
                 await model.life.wake()
             model.job_state = "done"

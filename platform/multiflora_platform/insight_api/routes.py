@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 import msgspec
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.configuration import value_and_source
 from multiflora_platform.engine import ReplicaHandle
+from multiflora_platform.groups import Groups
 from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
 from multiflora_platform.insight.series import MINUTES, SECONDS
@@ -107,19 +108,20 @@ async def list_settings(request: Request) -> Response:
 
 @router.get("/doctor", responses=answers(DoctorPage))
 async def get_doctor(request: Request) -> Response:
-    """What `multiflora doctor` says of the server's machine and of the disk with its data."""
+    """What `multiflora doctor` says of the server's machine, of the disk with its data and of each base model."""
     services = _services(request)
-    tokenizer, ready = services.model.tokenizer, services.engine.ready
-    sizes = [] if ready is None else [sizes_check(ready, ready.has_graphs)]
-    rows = await asyncio.to_thread(
-        lambda: [
-            *checks(services.settings.data_dir),
-            *sizes,
-            *template_checks(tokenizer.templates, tokenizer.template_findings),
-        ]
-    )
+    rows = await asyncio.to_thread(lambda: [*checks(services.settings.data_dir), *_checks_of_bases(services.groups)])
     page = [DoctorRow(row["check"], row["state"] in ("ok", "info"), row["found"], row["advice"]) for row in rows]
     return rendered(DoctorPage(page))
+
+
+def _checks_of_bases(groups: Groups) -> Iterator[dict[str, str]]:
+    """Named after their base model where there are several."""
+    for group in groups:
+        ready, tokenizer = group.engine.ready, group.model.tokenizer
+        sizes = [] if ready is None else [sizes_check(ready, ready.has_graphs)]
+        for row in (*sizes, *template_checks(tokenizer.templates, tokenizer.template_findings)):
+            yield row if len(groups) == 1 else {**row, "check": f"{row['check']} of {group.name}"}
 
 
 def _services(request: Request) -> Services:

@@ -26,7 +26,13 @@ from multiflora_platform.auth.tallies.peaks import WatchedLimits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.base_models.group_making import make_grammars, make_link, route_by_content
 from multiflora_platform.base_models.model_settings import asked_models
-from multiflora_platform.base_models.opening import ServedBase, open_model, prepare_data_dir, require_paths
+from multiflora_platform.base_models.opening import (
+    ServedBase,
+    open_model,
+    prepare_data_dir,
+    require_paths,
+    warn_of_template,
+)
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.hosts.far_fleet import FarLines
@@ -64,7 +70,6 @@ from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.outbox_follower import Follower
-from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.webhooks.service import Webhooks
 
 _log = logging.getLogger(__name__)
@@ -148,11 +153,6 @@ def _warn_of_short_keys(settings: Settings) -> None:
             )
 
 
-def _warn_of_template(tokenizer: Tokenizer) -> None:
-    for finding in tokenizer.template_findings:
-        _log.warning("Prefix cache: %s. %s", finding.found, finding.advice)
-
-
 def _log_requests(settings: Settings) -> None:
     """Access lines stay pure JSON."""
     bare = logging.StreamHandler()
@@ -174,8 +174,7 @@ async def _serve(
             server = HttpServer(app, services)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
-                # While the engines load: templates are rendered some dozens of times.
-                await asyncio.to_thread(_warn_of_template, opened.served.tokenizer)
+                await asyncio.to_thread(warn_of_template, opened.served)  # while the engines load
                 ready = await _ready_or_stopped(engines, serving)
                 if ready is not None:
                     await app.state.models.start()

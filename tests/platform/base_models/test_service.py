@@ -22,6 +22,7 @@ from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group, ServedModel
 from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.text.template_lint import TemplateFinding
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.problems import Unavailable
 
@@ -152,6 +153,16 @@ async def test_it_is_loaded_asked_listed_and_unloaded(loading: Loading) -> None:
     assert (await loading.house.http.get("/api/v1/models/second")).status_code == 404
     told = [action for action, _ in loading.house.registry.notes]
     assert told == ["model.loading", "model.loaded", "model.unloading", "model.unloaded"]
+
+
+async def test_what_of_its_template_hurts_the_cache_is_logged_as_at_the_start(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    finding = TemplateFinding("template_date", 7, "it writes the day", "Write none.", "Monday")
+    monkeypatch.setattr(loading.text, "template_findings", [finding])
+    await loading.post()
+    await loading.until("ready")
+    assert caplog.messages == ["Prefix cache of second: it writes the day. Write none."]
 
 
 async def test_who_follows_the_cache_of_one_that_is_unloaded_is_let_go(loading: Loading) -> None:

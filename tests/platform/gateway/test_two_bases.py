@@ -373,6 +373,18 @@ async def test_each_bases_chat_template_is_looked_through(
     assert await found(TENANT) == []
 
 
+async def test_the_doctor_looks_at_each_base(bases: tuple[House, FakeClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    house, client = bases
+    finding = TemplateFinding("template_date", 7, "It writes the day", "Write none.", "Monday")
+    monkeypatch.setattr(client.tokenizer, "template_findings", [finding])
+    items = (await house.http.get("/api/v1/doctor", headers={"Authorization": f"Bearer {ADMIN}"})).json()["items"]
+    rows = {item["check"]: item for item in items}
+    assert rows["chat template of base"]["ok"]
+    found = rows["chat template of other"]
+    assert (found["ok"], found["detail"], found["next_step"]) == (False, "It writes the day", "Write none.")
+    assert {"engine sizes of base", "engine sizes of other"} <= rows.keys()
+
+
 async def test_what_one_base_computed_explains_nothing_of_the_other(bases: tuple[House, FakeClient]) -> None:
     house, _ = bases
     asked = await house.post("/v1/chat/completions", chat("other"))
