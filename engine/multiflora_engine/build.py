@@ -27,6 +27,7 @@ from multiflora_engine.execution.device import (
     choose_device,
     choose_dtype,
     device_memory,
+    keep_freed_memory,
     memory_errors_explained,
     runs_asynchronously,
     use_device,
@@ -152,6 +153,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
     model = load_model_config(folder, config.hf_overrides).with_ends(config.eos_token_ids)
+    keep_freed_memory()
     use_threads(config.num_threads, config.processes_per_host)  # first: how products are made is measured with these
     device = choose_device(config.device)
     config = sized(config, model, device_memory(device))

@@ -19,7 +19,13 @@ import torch
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_engine.build import load_model, open_copies, without_graphs
 from multiflora_engine.core.rank_group import GroupBroken, RankGrid
-from multiflora_engine.execution.device import choose_device, memory_errors_explained, use_device, use_threads
+from multiflora_engine.execution.device import (
+    choose_device,
+    keep_freed_memory,
+    memory_errors_explained,
+    use_device,
+    use_threads,
+)
 from multiflora_engine.execution.device_side import build_device_side
 from multiflora_engine.execution.warm_up import warm_up_adapter
 from multiflora_engine.models.configuration.reading import load_model_config
@@ -73,6 +79,7 @@ def _say_last_words(steps: Connection, message: RankFailed) -> None:
 def _rank(start: StartRank, adapters: Connection, copies: Connection) -> FollowingRank:
     """Does what `build_engine` does of the first rank's, in the same order."""
     config, place = start.config, place_of(start.config, start.rank)
+    keep_freed_memory()
     use_threads(config.num_threads, config.processes_per_host)
     first = choose_device(config.device)
     device = first if first.index is None else torch.device(first.type, first.index + start.rank)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.linear.dots import bfloat16_product, multiplies_bfloat16
 from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, found_once, seconds_by_rows
 from multiflora_kernels.linear.narrow import narrow_linear
 from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
@@ -73,6 +74,8 @@ class BFloat16Weight(DenseWeight):
 
 def _rounded_product(x: torch.Tensor, w: NarrowMatrix, torch_rows: int) -> torch.Tensor:
     """x: [T, K] float32, w: bfloat16 [N, K], torch_rows: from which on torch multiplies. Returns float32 [T, N]."""
+    if len(x) < torch_rows and multiplies_bfloat16(w):
+        return bfloat16_product(x, w)
     rounded = x.to(torch.bfloat16)
     return (narrow_linear(rounded, w) if len(x) < torch_rows else F.linear(rounded, w.codes)).float()
 
@@ -80,12 +83,13 @@ def _rounded_product(x: torch.Tensor, w: NarrowMatrix, torch_rows: int) -> torch
 def choose(in_float32: Seconds, widened: Seconds, by_kernel: Seconds, by_torch: Seconds) -> BFloat16Way | None:
     """by_kernel, by_torch: of rounded activations, empty where that is no candidate. None: float32 is faster, with few
     rows or by far with many."""
-    least = first_row_without_loss(by_torch, by_kernel)
-    if least is not None and by_torch[max(by_torch)] * _LEAST_GAIN <= in_float32[max(by_torch)]:
-        best = {rows: by_kernel[rows] if rows < least else by_torch[rows] for rows in in_float32}
-        if all(best[rows] <= in_float32[rows] * _MOST_LOSS for rows in best):
-            return BFloat16Way(least)
     few = [rows for rows in in_float32 if rows <= _FEW_ROWS]
+    if by_torch and by_torch[max(by_torch)] * _LEAST_GAIN <= in_float32[max(by_torch)]:
+        # Our kernel, which is for few rows, may be as fast with the most that are measured.
+        least = first_row_without_loss(by_torch, by_kernel) or max(by_torch)
+        best = {rows: by_kernel[rows] if rows < least else by_torch[rows] for rows in in_float32}
+        if all(_ratio(best, in_float32, some) <= _MOST_LOSS for some in (few, best.keys() - few)):
+            return BFloat16Way(least)
     is_no_slower = _ratio(widened, in_float32, few) <= _MOST_LOSS
     is_near = _ratio(widened, in_float32, in_float32.keys() - few) <= _MOST_LOSS_OF_MANY
     return BFloat16Way(None) if is_no_slower and is_near else None

@@ -11,12 +11,14 @@ from typing import Literal
 
 import torch
 
-from multiflora_kernels.linear.narrow import PRODUCT, arguments, narrow_linear
+from multiflora_kernels.linear.dots import byte_product, multiplies_bytes
+from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS, PRODUCT, arguments, narrow_linear
 from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
 from multiflora_kernels.runtime.native import native_function, pointer
 
-Kind = Literal["native", "torch"]
-"""native: our kernel, of 16 bits; torch: oneDNN's, of 8."""
+Kind = Literal["words", "bytes"]
+"""Of activations. words: 16 bits, multiplied by our kernel; bytes: 8 bits, by oneDNN, and few rows by our kernel where
+the processor has an instruction for it."""
 
 _MOST_CODE = 32767
 _MOST_SUM = 2**31 - 1
@@ -29,7 +31,7 @@ def fits_integers(k: int) -> bool:
 
 @dataclass(frozen=True)
 class IntegerWay:
-    """How products are made: which library multiplies integers, and for how many rows.
+    """How products are made: of integers of how many bits, and for how many rows.
 
     With fewer rows the same rounded activations are multiplied in float32: what a row's product is does not depend on
     the rows beside it, but for the rounding of sums.
@@ -40,7 +42,7 @@ class IntegerWay:
 
     def largest_code(self, k: int) -> int:
         """Of activations with k inputs: what their type holds, and a sum of k products with W's codes."""
-        return 127 if self.kind == "torch" else min(_MOST_CODE, _MOST_SUM // (128 * k))
+        return 127 if self.kind == "bytes" else min(_MOST_CODE, _MOST_SUM // (128 * k))
 
 
 def rounded_reference(x: torch.Tensor, largest: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,12 +67,17 @@ def integer_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, 
     if rows < way.least_rows:
         return narrow_linear(_rounded(wide, largest, way.kind), w, bias).to(x.dtype)
     wide_bias = None if bias is None else bias.float()
-    multiply = _native_product if way.kind == "native" else _torch_product
-    return multiply(wide, w, wide_bias, largest).to(x.dtype)
+    if way.kind == "words":
+        y = _word_product(wide, w, wide_bias, largest)
+    elif rows <= MAX_NATIVE_ROWS and multiplies_bytes(w):
+        y = byte_product(wide, w, wide_bias, largest)
+    else:
+        y = _torch_product(wide, w, wide_bias, largest)
+    return y.to(x.dtype)
 
 
 def _rounded(x: torch.Tensor, largest: int, kind: Kind) -> torch.Tensor:
-    native = native_function("multiflora_round_rows", "pl") if kind == "native" else None
+    native = native_function("multiflora_round_rows", "pl") if kind == "words" else None
     if native is None:
         codes, scales = rounded_reference(x, largest)
         return codes * scales
@@ -81,7 +88,7 @@ def _rounded(x: torch.Tensor, largest: int, kind: Kind) -> torch.Tensor:
     return y
 
 
-def _native_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
+def _word_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
     native = native_function("multiflora_integer_linear", "pl")
     assert native is not None, "the way was chosen because it is there"
     y = torch.empty((len(x), w.shape[0]))

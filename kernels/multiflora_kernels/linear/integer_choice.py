@@ -27,8 +27,8 @@ _LEAST_GAIN = 1.1
 
 def candidates(processor: Processor, has_library: bool) -> tuple[Kind, ...]:
     """Ways that may be fast there. oneDNN multiplies bytes one by one where no instruction does."""
-    ways: list[Kind] = ["native"] if has_library else []
-    return (*ways, "torch") if processor.multiplies_int8 else tuple(ways)
+    ways: list[Kind] = ["words"] if has_library else []
+    return (*ways, "bytes") if processor.multiplies_int8 else tuple(ways)
 
 
 def choose(in_floats: Seconds, in_integers: Mapping[Kind, Seconds]) -> IntegerWay | None:
@@ -52,7 +52,8 @@ def integer_way() -> IntegerWay | None:
 def measured_way() -> IntegerWay | None:
     """What `integer_way` remembers."""
     kinds = [kind for kind in candidates(this_processor(), library() is not None) if is_exact(kind)]
-    weight = NarrowMatrix(torch.randint(-127, 128, (SIZE, SIZE)).to(torch.int8), torch.rand(SIZE, 1) / 127)
+    codes = torch.randint(-127, 128, (SIZE, SIZE)).to(torch.int8)
+    weight = NarrowMatrix(codes, torch.rand(SIZE, 1) / 127).with_sums()
     in_integers = {
         kind: seconds_by_rows(partial(integer_linear, w=weight, bias=None, way=IntegerWay(kind, 1))) for kind in kinds
     }
@@ -76,6 +77,6 @@ def _written(way: IntegerWay | None) -> dict[str, object]:
 def _read(found: object) -> IntegerWay | None:
     """What `_written` made; anything else, which another version or the user may have written, means floats."""
     match found:
-        case {"kind": "native" | "torch" as kind, "least_rows": int(rows)}:
+        case {"kind": "words" | "bytes" as kind, "least_rows": int(rows)}:
             return IntegerWay(kind, rows)
     return None

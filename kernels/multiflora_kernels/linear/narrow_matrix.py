@@ -20,6 +20,7 @@ class NarrowMatrix:
     whose byte i holds code i in its low half and code 16 + i in its high one. Rows are contiguous.
     scales: float32 [N, G], None: 1. zeros: int8 [N, G], None: 0, of four bits 8 but with a table.
     table: float32 [16], of four bits. float_type: of which int8 codes are the bits, E4M3 or E5M2, all finite.
+    sums: int32 [N], of each row's int8 codes, where products with unsigned bytes may be asked for; None: not kept.
     """
 
     codes: torch.Tensor
@@ -27,6 +28,7 @@ class NarrowMatrix:
     zeros: torch.Tensor | None = None
     table: torch.Tensor | None = None
     float_type: torch.dtype | None = None
+    sums: torch.Tensor | None = None
 
     @property
     def bits(self) -> int:
@@ -44,7 +46,12 @@ class NarrowMatrix:
         """Views."""
         scales = None if self.scales is None else self.scales[first:end]
         zeros = None if self.zeros is None else self.zeros[first:end]
-        return replace(self, codes=self.codes[first:end], scales=scales, zeros=zeros)
+        sums = None if self.sums is None else self.sums[first:end]
+        return replace(self, codes=self.codes[first:end], scales=scales, zeros=zeros, sums=sums)
+
+    def with_sums(self) -> NarrowMatrix:
+        """The same with the sums of its codes, which are int8."""
+        return replace(self, sums=self.codes.sum(1, dtype=torch.int32))
 
 
 def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,8 @@ class QuantisedWeight:
         zeros = torch.empty((rows, groups), dtype=torch.int8, device=device) if needs_zeros else None
         inputs = None if form.order is None else torch.tensor(form.order, device=device)
         table = None if form.table is None else torch.tensor(form.table, dtype=torch.float32, device=device)
-        return cls(form, NarrowMatrix(codes, scales, zeros, table, form.float_type), dtype, inputs)
+        sums = torch.empty(rows, dtype=torch.int32, device=device) if form.rounds_inputs else None
+        return cls(form, NarrowMatrix(codes, scales, zeros, table, form.float_type, sums), dtype, inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +88,8 @@ class QuantisedWeight:
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """What each of its rows is made of."""
-        return tuple(part for part in (self.matrix.codes, self.matrix.scales, self.matrix.zeros) if part is not None)
+        matrix = self.matrix
+        return tuple(part for part in (matrix.codes, matrix.scales, matrix.zeros, matrix.sums) if part is not None)
 
     @property
     def nbytes(self) -> int:
@@ -118,6 +120,8 @@ class QuantisedWeight:
             own.zeros.copy_(self._shifted(1 << (self.form.bits - 1) if zeros is None else zeros))
         codes = codes if self.inputs is None else codes[:, self.inputs.to(codes.device)]
         own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else self._signed(codes).view(torch.int8))
+        if own.sums is not None:
+            torch.sum(own.codes, 1, dtype=torch.int32, out=own.sums)
 
     def quantise_(self, first: int, values: torch.Tensor, columns: slice = _ALL) -> None:
         """Rows from `first` on become the nearest codes of these columns. values: [n, K or more], whole rows, each of

@@ -63,6 +63,12 @@ def native_function(name: str, signature: str) -> Callable[..., None] | None:
     return function  # type: ignore[no-any-return]
 
 
+def has_native(name: str) -> bool:
+    """Whether the library has the function: some are there only where the processor has an instruction for them."""
+    loaded = library()
+    return loaded is not None and hasattr(loaded, name)
+
+
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     try:

@@ -85,8 +85,8 @@ def _int8() -> Row:
         case None:
             found = "measured at the first start with it"
         case {"kind": str(kind), "least_rows": int(rows)}:
-            maker = "our kernel, 16 bits" if kind == "native" else "torch, 8 bits"
-            found = f"activations in integers ({maker}), multiplied in integers from {rows} rows on"
+            bits = 16 if kind == "words" else 8
+            found = f"activations in integers of {bits} bits, multiplied in integers from {rows} rows on"
         case _:
             found = "weights alone: products in integers are no faster here"
     return _row("info", "quantization int8", found)

@@ -24,28 +24,32 @@ class Failing:
     def run(self, line: Connection) -> None:
         raise self._error
 
+    def close(self) -> None:
+        pass
+
 
 class Process:
     """A rank on a thread, and the first rank's end of its line of steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-        monkeypatch.setattr(rank, "_rank", lambda start, adapters: Failing(error))
+        monkeypatch.setattr(rank, "_rank", lambda start, adapters, copies: Failing(error))
         self.status: int | None = None
         self.line, theirs = Pipe()
-        self._thread = threading.Thread(target=self._run, args=(theirs, Pipe()[0]), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(theirs, Pipe()[0], Pipe()[0]), daemon=True)
         self._thread.start()
         self.line.send_bytes(encode(StartRank(SizedConfig(model_path="", artifact_root=""), 1, "", None)))
         assert self.heard() == Started()
 
     def heard(self) -> object:
+        assert self.line.poll(10), "a rank that has ended closes its line"
         return decoder(FromRank).decode(self.line.recv_bytes())
 
     def join(self) -> int | None:
         self._thread.join(10)
         return self.status
 
-    def _run(self, steps: Connection, adapters: Connection) -> None:
-        self.status = rank.follow(steps, adapters)
+    def _run(self, steps: Connection, adapters: Connection, copies: Connection) -> None:
+        self.status = rank.follow(steps, adapters, copies)
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,11 @@ def test_rows_are_the_checkpoints_in_float32(monkeypatch):
 def test_activations_are_rounded_where_that_is_faster_with_most_rows_and_never_slower():
     assert choose(FLOATS, SLOW, KERNEL, ONEDNN) == BFloat16Way(4)
     assert choose(FLOATS, SLOW, KERNEL, {**ONEDNN, 1: 0.4}) == BFloat16Way(1)
+    assert choose(FLOATS, SLOW, {**KERNEL, 64: 7.9}, ONEDNN) == BFloat16Way(64), "more rows are torch's"
+    assert choose(FLOATS, SLOW, {**KERNEL, 1: 1.2}, {**ONEDNN, 1: 1.3}) == BFloat16Way(4), "one may be measured badly"
     for by_kernel, by_torch in (
         (KERNEL, SLOW),
-        ({**KERNEL, 1: 1.2}, {**ONEDNN, 1: 1.3}),
+        ({**KERNEL, 1: 5.0}, {**ONEDNN, 1: 5.1}),
         (KERNEL, {**ONEDNN, 64: 14.9}),
         ({}, {}),
     ):

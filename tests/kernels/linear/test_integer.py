@@ -12,7 +12,7 @@ from multiflora_kernels.linear.narrow_matrix import NarrowMatrix
 from multiflora_kernels.linear.quantised import INT8, W8A8, QuantisedWeight
 from multiflora_kernels.runtime import native as native_library
 
-WAYS = [IntegerWay("native", 1), IntegerWay("torch", 1), IntegerWay("native", 4), IntegerWay("torch", 4)]
+WAYS = [IntegerWay("words", 1), IntegerWay("bytes", 1), IntegerWay("words", 4), IntegerWay("bytes", 4)]
 
 
 @pytest.fixture(params=WAYS, ids=str)
@@ -30,7 +30,7 @@ def rounded(x, way):
 @pytest.mark.parametrize("rows", [0, 1, 3, 6, 13, 243])
 @pytest.mark.parametrize(("k", "columns"), [(64, 48), (50, 37), (1030, 21), (7, 1)])
 def test_against_float64(near, way, rows, k, columns):
-    if way.kind == "torch":
+    if way.kind == "bytes":
         rows = min(rows, 20)  # one product after the other, where the processor has no instruction
     x, bias = torch.randn(rows, k), torch.randn(columns)
     weight = int8_of(torch.randn(columns, k))
@@ -97,22 +97,22 @@ def test_threads_do_not_change_a_bit(way, rows):
 
 
 def test_codes_are_as_large_as_sums_allow():
-    native, torch_way = IntegerWay("native", 1), IntegerWay("torch", 1)
-    assert [native.largest_code(k) for k in (64, 512, 2048, 14336, 131072)] == [32767, 32767, 8191, 1170, 127]
-    assert torch_way.largest_code(64) == 127
-    assert all(128 * k * native.largest_code(k) < 2**31 for k in (512, 2048, 5632, 28672))
+    words, byte_way = IntegerWay("words", 1), IntegerWay("bytes", 1)
+    assert [words.largest_code(k) for k in (64, 512, 2048, 14336, 131072)] == [32767, 32767, 8191, 1170, 127]
+    assert byte_way.largest_code(64) == 127
+    assert all(128 * k * words.largest_code(k) < 2**31 for k in (512, 2048, 5632, 28672))
     assert [fits_integers(k) for k in (131072, 140000)] == [True, False]
 
 
 def test_a_weight_whose_form_rounds_inputs_takes_the_machines_way(monkeypatch):
-    monkeypatch.setattr(quantised, "integer_way", lambda: IntegerWay("torch", 1))
+    monkeypatch.setattr(quantised, "integer_way", lambda: IntegerWay("bytes", 1))
     values, x = torch.randn(12, 64), torch.randn(5, 64)
     weight = QuantisedWeight.empty(W8A8, (12, 64), torch.float32, torch.device("cpu"))
     weight.quantise_(0, values)
     plain = int8_of(values)
     assert weight.form != INT8 == plain.form
     assert torch.equal(weight.dequantised_rows(0, 12), plain.dequantised_rows(0, 12))
-    expected = integer_linear(x, plain.matrix, None, IntegerWay("torch", 1))
+    expected = integer_linear(x, plain.matrix, None, IntegerWay("bytes", 1))
     assert torch.equal(weight.matmul(x), expected)
     assert torch.equal(weight.rows(3, 9).matmul(x), expected[:, 3:9])
     assert not torch.equal(plain.matmul(x), expected)

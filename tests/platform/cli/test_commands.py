@@ -215,8 +215,8 @@ def test_sizes_of_a_model_that_is_not_here_stay_open(capsys: pytest.CaptureFixtu
     ("measured", "found"),
     [
         ({}, "measured at the first start with it"),
-        ({"x": {}, "y": {"kind": "native", "least_rows": 4}}, "activations in integers (our kernel, 16 bits)"),
-        ({"y": {"kind": "torch", "least_rows": 1}}, "activations in integers (torch, 8 bits), multiplied"),
+        ({"x": {}, "y": {"kind": "words", "least_rows": 4}}, "activations in integers of 16 bits"),
+        ({"y": {"kind": "bytes", "least_rows": 1}}, "activations in integers of 8 bits, multiplied"),
         ({"y": {}}, "weights alone"),
     ],
 )

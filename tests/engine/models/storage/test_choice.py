@@ -32,7 +32,7 @@ def test_what_is_kept_follows_settings_and_device(monkeypatch: pytest.MonkeyPatc
     assert choose_storage(gptq, "auto", None, False, CUDA) == "as_stored", "its kernels need no C++ compiler"
 
 
-@pytest.mark.parametrize(("way", "of_int8"), [(IntegerWay("native", 4), "w8a8"), (None, "int8_weight_only")])
+@pytest.mark.parametrize(("way", "of_int8"), [(IntegerWay("words", 4), "w8a8"), (None, "int8_weight_only")])
 def test_int8_is_asked_for_by_name(
     way: IntegerWay | None, of_int8: Storage, tiny_config: Any, save_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
