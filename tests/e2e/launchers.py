@@ -46,8 +46,12 @@ class Launcher(Protocol):
         """The first one ends at once, as if its memory had run out, and is started again."""
         ...
 
+    def restart(self) -> None:
+        """The first one's own process is told to end, and is started again."""
+        ...
+
     def end(self) -> None:
-        """One is told to end, and ends in its time."""
+        """One is told to end for good."""
         ...
 
     def another(self, model: Path, group: str) -> AbstractContextManager[object]:
@@ -111,8 +115,14 @@ class OwnProcesses:
         self.processes += [stack.enter_context(self.another(model, GROUP)) for _ in range(2)]
 
     def kill(self) -> None:
+        self._engine().kill()
+
+    def restart(self) -> None:
+        self._engine().send_signal(signal.SIGTERM)
+
+    def _engine(self) -> psutil.Process:
         (child,) = psutil.Process(self.processes[0].pid).children()
-        child.kill()
+        return child
 
     def end(self) -> None:
         self.processes[1].send_signal(signal.SIGTERM)
@@ -168,6 +178,9 @@ class RayNode:
 
     def kill(self) -> None:
         self.serving(GROUP)[0].kill()
+
+    def restart(self) -> None:
+        self.serving(GROUP)[0].children()[0].send_signal(signal.SIGTERM)
 
     def end(self) -> None:
         self.deploy({**FIRST, "replicas": 1})

@@ -202,8 +202,8 @@ def hashes_of(events: list[Any]) -> set[str]:
 
 @dataclass
 class Load:
-    """What became of requests that both gateways had as something happened. statuses: of those that are not streamed.
-    ends: of streams, which had begun before. wrong: texts that end otherwise than undisturbed."""
+    """What became of requests that both gateways had as something happened. statuses: of those of one token, which had
+    not begun or were over. ends: of streams, which had begun before. wrong: texts that are not as undisturbed."""
 
     statuses: list[int]
     ends: list[str]
@@ -211,7 +211,7 @@ class Load:
 
 
 def under_load(site: Gateways, event: Callable[[], None]) -> Load:
-    prompts, lengths = [f"{number} {PROMPT}" for number in range(8)], (4, 300)
+    prompts, lengths = [f"{number} {PROMPT}" for number in range(8)], (1, 300)
     with site.gateways[0].http() as http:
         texts = [
             complete(http, "tiny-base", length, prompt)["choices"][0]["text"]
@@ -264,7 +264,18 @@ def test_a_killed_engine_costs_only_streams_that_had_begun_and_comes_back(site: 
     assert before & site.ready()[0], "the other one lived on"
 
 
-def test_an_engine_that_is_told_to_end_fails_nothing_and_leaves(site: Site) -> None:
+def test_an_engine_whose_process_is_told_to_end_fails_nothing_and_comes_back(site: Site) -> None:
+    before = {row["id"]: row["pid"] for row in site.replicas()}
+    load = under_load(site, site.launcher.restart)
+    assert set(load.statuses) == {200}
+    assert set(load.ends) == {"[DONE]"}
+    assert not load.wrong
+    wait_until(lambda: {row["id"]: row["pid"] for row in site.replicas()} != before)
+    wait_until(lambda: [len(seen) for seen in site.ready()] == [2, 2], PATIENCE)
+    assert site.ready()[0] == before.keys()
+
+
+def test_an_engine_that_is_told_to_end_for_good_fails_nothing_and_leaves(site: Site) -> None:
     load = under_load(site, site.launcher.end)
     assert set(load.statuses) == {200}
     assert set(load.ends) == {"[DONE]"}
