@@ -165,7 +165,7 @@ def _decode_torch(
     return _attend(rows, keys, values, mask, step, bias, column).view(q.shape)
 
 
-_ARGUMENTS = struct.Struct("9q 10q 2f")
+_ARGUMENTS = struct.Struct("9q 11q 2f")
 """AttentionArgs of native/attention.cpp."""
 
 
@@ -206,7 +206,8 @@ def paged_attention(
     quantised_cache.py); step: on q's device; sinks: [Hq] float32, the layer's. Returns contiguous [T, Hq, D]. See
     `paged_attention_reference`.
 
-    Without a plan in the step, a GPU makes one anew at each call.
+    Without a plan in the step, a GPU makes one anew at each call. With `step.rounds`, a CPU that multiplies pairs of
+    bfloat16 rounds queries, keys, softmax weights and values of prompts to it; sums stay float32.
     """
     if runs_kernels(q.device):
         return _paged_attention_cuda(q, k_cache, v_cache, step, sinks)
@@ -229,7 +230,7 @@ def paged_attention(
         0 if sinks is None else sinks.data_ptr(),
         lengths.shape[0], q_heads, k_cache.shape[1], size, k_cache.stride(1),
         q.stride(0), q.stride(1), tables.stride(0), step.window or 0, NATIVE_CODECS[k_cache.dtype],
-        step.scale, step.softcap or 0.0,
+        step.rounds, step.scale, step.softcap or 0.0,
     )  # fmt: skip
     native(arguments)
     return out

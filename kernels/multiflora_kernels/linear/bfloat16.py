@@ -60,6 +60,10 @@ class BFloat16Weight(DenseWeight):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
+    @property
+    def rounds_activations(self) -> bool:
+        return self._rounds_from is not None
+
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x: [T, K] float32, bias: [N]. Returns contiguous [T, N]."""
         if self._rounds_from is None:

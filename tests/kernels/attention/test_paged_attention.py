@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.kernels.attention.cases import Case, loop, make
 
 from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
+from multiflora_kernels.attention.quantised_cache import cache_shape, write_tokens
+from multiflora_kernels.runtime.native import has_native
 
 LENGTHS = [1, 15, 16, 17, 33, 70, 16]
 QUERIES = [1, 1, 16, 3, 33, 40, 1]
@@ -127,3 +130,37 @@ def test_half_precision(path, dtype):
     y = paged_attention(case.q, *case.caches, case.step())
     assert y.dtype == dtype
     torch.testing.assert_close(y.double(), loop(case), rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (8, 1)])
+@pytest.mark.parametrize("size", [32, 64, 80, 128, 256])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (7, None), (40, 2.0)])
+def test_prompts_rounded_to_bfloat16(path, heads, kv_heads, size, window, softcap):
+    """Sums stay float32: what is off is what queries, keys, values and softmax weights lose, half of 2^-8 of each."""
+    case = make([*LENGTHS, 300, 131], [*QUERIES, 1, 131], heads, kv_heads, size)
+    slopes, sinks = 2.0 ** -torch.arange(1, heads + 1).float(), torch.linspace(-2, 3, heads)
+    exact = case.step(window, softcap, slopes=slopes)
+    y = paged_attention(case.q, *case.caches, replace(exact, rounds=True), sinks)
+    unrounded = paged_attention(case.q, *case.caches, exact, sinks)
+    largest = max(value.abs().max() for value in case.values)
+    assert (y - unrounded).abs().max() <= largest * 2.0**-6
+    is_rounded = path == "native" and has_native("multiflora_bfloat16_dots") and size != 80
+    assert torch.equal(y, unrounded) is not is_rounded
+    decoded = case.arguments[2][:-1].long()[torch.tensor([*QUERIES, 1, 131]) == 1]
+    assert torch.equal(y[decoded], unrounded[decoded]), "answers are not rounded"
+
+
+def test_rounded_prompts_of_quantised_caches_and_bad_rows(path):
+    case = make([40, 20], [40, 20], 4, 2, 64)
+    case.q[3, 0, 0] = math.nan
+    y = paged_attention(case.q, *case.caches, replace(case.step(), rounds=True))
+    assert torch.isnan(y[3, 0]).all()
+    y[3, 0] = 0
+    assert torch.isfinite(y).all()
+    codes = [torch.empty(cache_shape(*cache.shape, torch.int8), dtype=torch.int8) for cache in case.caches]
+    for cache, kept in zip(case.caches, codes, strict=True):
+        blocks, offsets = torch.arange(len(cache)).repeat_interleave(16), torch.arange(16).repeat(len(cache))
+        write_tokens(kept, blocks * 16 + offsets, cache.nan_to_num().transpose(1, 2).flatten(0, 1))
+    exact = paged_attention(case.q.nan_to_num(), *codes, case.step())
+    y = paged_attention(case.q.nan_to_num(), *codes, replace(case.step(), rounds=True))
+    assert (y - exact).abs().max() <= 2.0**-5

@@ -1,0 +1,61 @@
+// What attention is asked for, and how its rows lie in the caches.
+#pragma once
+
+#include "packed_cache.h"
+#include "vector.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+constexpr float MINUS_INFINITY = -std::numeric_limits<float>::infinity();
+// A finite start for the running maximum: exp(-inf - LOWEST) is 0 where exp(-inf - -inf) would be NaN.
+constexpr float LOWEST = -1e30f;
+
+struct AttentionArgs {
+    float* out;
+    const float *q, *k_cache, *v_cache;
+    const int32_t *query_starts, *context_lens, *block_tables;
+    const float* slopes;  // [q heads]: added to a score is slope * (key position - query position); null: nothing
+    const float* sinks;  // [q heads]: a score whose value is 0, beside those of the keys; null: none
+    int64_t sequences, q_heads, k_heads, n;
+    int64_t block_size;  // given as the elements of a block's piece of one kv head
+    int64_t q_token, q_head, table_stride, window;
+    int64_t codec;  // what the caches hold; where it is not FLOAT32, k_cache and v_cache point to packed pieces
+    int64_t rounds;  // 1: products of tiles may be of values rounded to bfloat16, where the processor multiplies those
+    float scale, softcap;
+};
+
+struct Item {
+    int32_t sequence, head, row;  // row: first (query token * group + head in group) of the sequence
+    int64_t work;
+    bool tile;
+};
+
+static inline const float* cache_row(const float* cache, const AttentionArgs& a, const int32_t* table, int64_t head,
+                                     int64_t position) {
+    const int64_t block = table[position / a.block_size];
+    return cache + ((block * a.k_heads + head) * a.block_size + position % a.block_size) * a.n;
+}
+
+static inline int64_t first_visible(const AttentionArgs& a, int64_t position) {
+    return a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+}
+
+// Keys and values of the positions from `start`, in fp32: [count][n] each.
+static void unpack_chunk(const AttentionArgs& a, const Item& item, int64_t start, int count, float* keys,
+                         float* values) {
+    const int32_t* table = a.block_tables + item.sequence * a.table_stride;
+    void* caches[2] = {const_cast<float*>(a.k_cache), const_cast<float*>(a.v_cache)};
+    float* targets[2] = {keys, values};
+    for (int t = 0; t < count;) {
+        const int64_t block = table[(start + t) / a.block_size], offset = (start + t) % a.block_size;
+        const int run = static_cast<int>(std::min<int64_t>(count - t, a.block_size - offset));
+        for (int part = 0; part < 2; ++part) {
+            const PackedPiece piece = packed_piece(caches[part], block * a.k_heads + item.head, a.block_size, a.n);
+            for (int i = 0; i < run; ++i)
+                unpack_row(a.codec, targets[part] + (t + i) * a.n, piece, offset + i, a.n);
+        }
+        t += run;
+    }
+}
