@@ -223,14 +223,16 @@ def _batch(http: httpx.Client, lines: list[dict[str, Any]]) -> str:
     return str(made.json()["id"])[:14]
 
 
-def test_a_model_that_is_loaded_is_followed_and_unloaded(window: Window) -> None:
-    """Its files and engines are played: what is looked at is what the page makes of the answers."""
+def test_a_model_that_is_loaded_is_followed_and_unloaded(window: Window, shop: Server) -> None:
+    """Its files and engines are played: what is looked at is what the page makes of the answers. That there is another
+    one, a change of the server's records says."""
     window.page.route("**/api/v1/models*", models := PlayedModels())
     window.page.route("**/api/v1/models/*", models)
     page = window.open("/models")
     page.get_by_role("row", name="demo").get_by_text("default").wait_for()
     page.get_by_role("button", name="Load a model").click()
-    for label, value in (("Name", "tiny"), ("Source", "/models/tiny"), ("Replicas", "2"), ("Idle seconds", "600")):
+    numbers = (("Replicas at most", "2"), ("Replicas at least", "0"), ("Idle seconds", "600"))
+    for label, value in (("Name", "tiny"), ("Source", "/models/tiny"), *numbers):
         page.get_by_role("dialog").get_by_label(label).fill(value)
     page.get_by_role("button", name="Load", exact=True).click()
     window.toast("tiny is being loaded.")
@@ -244,7 +246,10 @@ def test_a_model_that_is_loaded_is_followed_and_unloaded(window: Window) -> None
     row = page.get_by_role("row", name="tiny")
     row.get_by_role("img", name="Replicas of tiny that serve: 0%").wait_for()
     models.loaded()
+    with shop.http() as http:
+        assert http.post("/api/v1/adapters", json={"name": "beside-a-model"}).status_code == 201
     row.get_by_text("2 of 2").wait_for()
+    row.get_by_text("0 at least; idle after 10 min").wait_for()
     row.get_by_role("button", name="Unload…").click()
     page.get_by_label("Type tiny to confirm").fill("tiny")
     page.get_by_role("button", name="Unload", exact=True).click()
@@ -266,7 +271,8 @@ class PlayedModels:
     def __call__(self, route: Route) -> None:
         if route.request.method == "POST":
             self.asked = route.request.post_data_json
-            self._items.append(_model("tiny", state="loading", max_replicas=2, replicas=[]))
+            asked = {key: self.asked[key] for key in ("min_replicas", "max_replicas", "idle_seconds")}
+            self._items.append(_model("tiny", state="loading", **asked, replicas=[]))
         if route.request.method == "DELETE":
             del self._items[1]
         route.fulfill(json={"items": self._items, "next_page_token": None})

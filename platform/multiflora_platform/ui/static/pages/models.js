@@ -31,8 +31,12 @@ function Engines({ of: model }) {
   const ready = readyOf(model);
   const needed = Math.max(1, model.min_replicas);
   return html`${model.state === "loading" && html`<${Meter} value=${Math.min(1, ready / needed)} label=${t`Replicas of ${model.name} that serve`} /> `}
-    <a href=${href("/replicas")} title=${t`${model.min_replicas} at least, ${model.max_replicas} while requests come${model.idle_seconds ? t`; idle after ${seconds(model.idle_seconds)}` : ""}`}>${t`${count(ready)} of ${count(model.max_replicas)}`}</a>`;
+    <a href=${href("/replicas")}>${t`${count(ready)} of ${count(model.max_replicas)}`}</a>
+    ${comeAndGo(model) && html`<div class="muted small">${t`${count(model.min_replicas)} at least`}${model.idle_seconds && t`; idle after ${seconds(model.idle_seconds)}`}</div>`}`;
 }
+
+/** Whether their number is not always the same. */
+const comeAndGo = (model) => model.min_replicas < model.max_replicas;
 
 export default function Models() {
   const models = useResource((signal) => get("/api/v1/models", { signal }), [], { watch: ["engines", "records"], pause: 2 });
@@ -48,16 +52,16 @@ export default function Models() {
 }
 
 function NewModel({ onClose, onChange }) {
-  const [fields, setFields] = useState({ name: "", source: "", max: "1", idle: "" });
+  const [fields, setFields] = useState({ name: "", source: "", least: "1", most: "1", idle: "" });
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   const typed = (key) => (value) => setFields((old) => ({ ...old, [key]: value }));
   const send = async (event) => {
     event.preventDefault();
     setBusy(true);
-    const idle = fields.idle ? { min_replicas: 0, idle_seconds: Number(fields.idle) } : {};
+    const idle = fields.idle ? { idle_seconds: Number(fields.idle) } : {};
     try {
-      await post("/api/v1/models", { name: fields.name, source: fields.source, max_replicas: Number(fields.max), ...idle });
+      await post("/api/v1/models", { name: fields.name, source: fields.source, min_replicas: Number(fields.least), max_replicas: Number(fields.most), ...idle });
       toast(t`${fields.name} is being loaded.`);
       onChange();
       onClose();
@@ -70,8 +74,9 @@ function NewModel({ onClose, onChange }) {
     <form class="stack" onSubmit=${send}>
       <${TextField} label=${t("Name")} hint=${t("What clients call it")} value=${fields.name} onInput=${typed("name")} required />
       <${TextField} label=${t("Source")} hint=${t("A hub id, or a folder of the server's machine")} value=${fields.source} onInput=${typed("source")} required />
-      <${TextField} label=${t("Replicas")} hint=${t("While requests come")} type="number" min="1" max="64" value=${fields.max} onInput=${typed("max")} required />
-      <${TextField} label=${t("Idle seconds")} hint=${t("Without a request for so long its engines end; empty: they stay")} type="number" min="1" value=${fields.idle} onInput=${typed("idle")} />
+      <${TextField} label=${t("Replicas at least")} hint=${t("While no request comes; 0: the first request starts one and waits for it")} type="number" min="0" max=${fields.most} value=${fields.least} onInput=${typed("least")} required />
+      <${TextField} label=${t("Replicas at most")} hint=${t("While requests come")} type="number" min="1" max="64" value=${fields.most} onInput=${typed("most")} required />
+      <${TextField} label=${t("Idle seconds")} hint=${t("Without a request for so long those beyond the least end; empty: they stay")} type="number" min="1" value=${fields.idle} onInput=${typed("idle")} />
       ${problem && html`<span class="problem" role="alert">${problem}</span>`}
       <footer>
         <button type="button" class="button" onClick=${onClose}>${t("Cancel")}</button>

@@ -25,15 +25,18 @@ export default function Settings() {
 
 function Server() {
   const health = useResource((signal) => fetch("/health", { signal }).then((response) => response.json()), [], { watch: ["engines", "records"], pause: 3 });
+  const models = useResource((signal) => get("/api/v1/models", { signal }), [], { watch: ["records"], pause: 3 });
   const { version, base_model: model, max_model_len: length, key_id: key } = session.value;
+  const names = models.data?.items.map((one) => one.name) ?? [model];
+  const isOne = names.length === 1;
   return html`<${Facts} of=${[
     [t("State"), health.data ? html`<${Badge} kind=${health.data.status === "ready" ? "ok" : "warn"}>${named(health.data.status)}<//>` : "–"],
-    [t("Base model"), model], [t("Longest request"), t`${count(length)} tokens`], [t("Version"), version], [t("Signed in with"), html`<code>${key}</code>`],
+    [isOne ? t("Base model") : t("Base models"), names.join(", ")], [t("Longest request"), isOne ? t`${count(length)} tokens` : t`${count(length)} tokens of ${model}`], [t("Version"), version], [t("Signed in with"), html`<code>${key}</code>`],
     ["API", html`<a href="/docs">${t("every call")}</a>`],
   ]} />`;
 }
 
-const Checks = ({ items }) => html`<ul class="report">${items.map((one) => html`<li key=${one.check}><${Badge} kind=${one.ok ? "ok" : "bad"}>${one.ok ? t("good") : t("problem")}<//>
+const Checks = ({ items }) => html`<ul class="report">${items.map((one) => html`<li key=${one.check + one.detail}><${Badge} kind=${one.ok ? "ok" : "bad"}>${one.ok ? t("good") : t("problem")}<//>
   <div class="break"><b>${one.check}</b> <span>${one.detail}</span>${!one.ok && one.next_step && html`<div class="small"><b>${t("Next:")}</b> ${one.next_step}</div>`}</div></li>`)}</ul>`;
 
 const shownValue = (item) => (item.value === "" || item.value === null ? null : String(item.value));

@@ -53,6 +53,7 @@ export const manage = {
   "Checks": "检查",
   "Check again": "重新检查",
   "Longest request": "最长请求",
+  "{0} tokens of {1}": "{1}：{0} 个 token",
   "Signed in with": "登录密钥",
   "every call": "全部接口",
   "Setting": "设置项",
