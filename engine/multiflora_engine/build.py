@@ -27,6 +27,7 @@ from multiflora_engine.execution.device import (
     choose_device,
     choose_dtype,
     device_memory,
+    dtype_name,
     keep_freed_memory,
     memory_errors_explained,
     runs_asynchronously,
@@ -322,7 +323,7 @@ def open_copies(
     depends_on_length = any(rope.kind in ("dynamic", "longrope") for rope in model.ropes)
     identity = {
         "base": base.digest,
-        "computed": [config.dtype, config.kv_cache_dtype, config.quantization, config.dequantize],
+        "computed": [config.dtype, dtype_name(cache.keys[0].dtype), config.quantization, config.dequantize],
         "length": max_model_len if depends_on_length else None,
     }
     # What was allocated on a CPU is not taken before it is written.

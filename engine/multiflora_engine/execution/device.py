@@ -114,10 +114,10 @@ def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> tor
     return _DTYPES[name]
 
 
-def choose_kv_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
-    """dtype: of activations, which "auto" keeps for keys and values."""
+def choose_kv_dtype(name: str, own: torch.dtype) -> torch.dtype:
+    """own: the model's, which "auto" takes for keys and values."""
     if name == "auto":
-        return dtype
+        return own
     if name not in _KV_DTYPES:
         raise ModelError(
             f"The KV cache cannot be kept as {name!r}. Use --kv-cache-dtype auto, {', '.join(_KV_DTYPES)}."

@@ -67,7 +67,7 @@ def build_device_side(
     measured = device.type == "cuda" and config.kv_cache_memory is None
     # Adapters' own embeddings and heads are allocated as they come: the cache must leave their room.
     spare = step_bytes(config, model, weights, ranks) + config.adapter_matrix_memory if measured else 0
-    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.kv_dtype)
     size = size_kv_cache(config, model, kv_dtype, device, spare)
     if ranks is not None:
         size = size.with_blocks(min(ranks.values_of_all(size.num_blocks)), config.block_size)

@@ -41,10 +41,10 @@ def _peak(
     sequences: int,
     tokens: int,
 ) -> int:
-    device, dtype = weights.device, weights.dtype
+    device = weights.device
     decoder = Decoder(model, weights, model_tables(model, tokens, device), ranks=ranks)
     batch, blocks = dummy_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
-    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.kv_dtype)
     cache = allocate_kv_cache(model, blocks, config.block_size, kv_dtype, device)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -102,7 +102,7 @@ def compile_for_rare_adapters(config: SizedConfig, model: ModelConfig, weights: 
         adapter = zero_adapter(base.sites.values(), _RANK, dtype, has_vectors=has_vectors, linears=linears)
         pool = SlotPool(base, 1, _RARE_ROWS, dtype, device, config.max_lora_rank, adapter.own_bytes)
         decoder = Decoder(model, weights, model_tables(model, _MANY_TOKENS, device), pool)
-        kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
+        kv_dtype = choose_kv_dtype(config.kv_cache_dtype, weights.kv_dtype)
         dummy = DummyPass(decoder, model, config.block_size, _MANY_TOKENS, device, dtype, kv_dtype)
         slot = pool.put(adapter)
         for tokens in (_FEW_TOKENS, _MANY_TOKENS):

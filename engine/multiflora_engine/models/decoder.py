@@ -25,7 +25,6 @@ from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
-from multiflora_kernels.linear.bfloat16 import BFloat16Weight
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora.replaced_rows import has_replaced_rows, replace_embeddings_, replace_logits_
 from multiflora_kernels.rope.move import KvMoves, move_kv, turn_by
@@ -143,8 +142,7 @@ class Decoder:
         self._softcap = config.form.scales.attention_softcap
         slopes = config.form.slopes
         self._slopes = torch.tensor(slopes, dtype=torch.float32, device=weights.device) if slopes else None
-        qkv = weights.layers[0].qkv.weight
-        self._rounds = isinstance(qkv, BFloat16Weight) and qkv.rounds_activations
+        self._rounds = weights.rounds_activations
         self._has_sinks = config.form.modules.sinks is not None
         self._windows = frozenset(config.sliding_windows[layer] for layer in config.layers)
         self._ropes = tuple(ropes)

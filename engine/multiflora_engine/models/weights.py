@@ -14,6 +14,7 @@ import torch
 from multiflora_adapters.base_model import Site
 from multiflora_engine.models.families.mixture import Mixture
 from multiflora_engine.models.targets import Target, WeightTarget, weight_target
+from multiflora_kernels.linear.bfloat16 import BFloat16Weight
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.quantised import QuantisedWeight
 from multiflora_kernels.linear.weight import LinearWeight
@@ -210,6 +211,17 @@ class ModelWeights:
     device: torch.device
     layers: tuple[LayerWeights, ...]
     own_ends: EndWeights | None  # None: another stage has them
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether products are of activations rounded to bfloat16, beside float32."""
+        weight = self.layers[0].qkv.weight
+        return isinstance(weight, BFloat16Weight) and weight.rounds_activations
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Of keys and values, where nothing else is asked for."""
+        return torch.bfloat16 if self.rounds_activations else self.dtype
 
     @property
     def ends(self) -> EndWeights:

@@ -127,7 +127,7 @@ def _paged_attention_torch(
         query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
         result = (
             F.scaled_dot_product_attention(query[None], keys[None], values[None], mask, scale=step.scale)[0]
-            if step.softcap is None and bias is None and sinks is None
+            if step.softcap is None and bias is None and sinks is None and keys.dtype == q.dtype
             else _attend(query, keys, values, mask, step, bias, _column(sinks))
         )
         out[begin:end] = result.transpose(0, 1)

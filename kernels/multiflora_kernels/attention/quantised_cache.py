@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 LARGEST_CODES = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
-NATIVE_CODECS = {torch.float32: 0, torch.int8: 1, torch.float8_e4m3fn: 2, torch.float8_e5m2: 3}
+NATIVE_CODECS = {torch.float32: 0, torch.int8: 1, torch.float8_e4m3fn: 2, torch.float8_e5m2: 3, torch.bfloat16: 4}
 """How native/packed_cache.h calls what a cache holds."""
 SCALE_BYTES = 2
 LEAST_AMPLITUDE = 1e-30
@@ -70,7 +70,7 @@ def write_tokens(cache: torch.Tensor, slots: torch.Tensor, x: torch.Tensor) -> N
     block_size = block_size_of(cache, size)
     block, offset = slots // block_size, slots % block_size
     if not is_quantised(cache):
-        cache[block, :, offset] = x
+        cache[block, :, offset] = x.to(cache.dtype)
         return
     codes, scales = codes_and_scales(cache, size)
     codes[block, :, offset], scales[block, :, offset] = quantise(x, cache.dtype)

@@ -1,5 +1,5 @@
-// Paged causal attention over caches [blocks, kv heads, block_size, n] of fp32, or packed in 8 bits: those are unpacked
-// chunk by chunk, for all query heads of their kv head.
+// Paged causal attention over caches [blocks, kv heads, block_size, n] of fp32, or packed in bfloat16 or 8 bits:
+// those are unpacked chunk by chunk, for all query heads of their kv head.
 //
 // Two shapes of work. A decode row (one query token, all query heads of one kv head) streams K and V once and
 // vectorises over the head dimension. A prefill tile takes ROWS (query token, head) rows of one kv head as vector

@@ -42,8 +42,11 @@ static inline int64_t first_visible(const AttentionArgs& a, int64_t position) {
     return a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
 }
 
-// Keys and values of the positions from `start`, in fp32: [count][n] each.
-static void unpack_chunk(const AttentionArgs& a, const Item& item, int64_t start, int count, float* keys,
+constexpr int AHEAD = 32;  // positions
+
+// Keys and values of the positions from `start`, in fp32: [count][n] each. Blocks lie anywhere, so the processor cannot
+// foresee the next one: what is AHEAD is asked for meanwhile, up to `end`.
+static void unpack_chunk(const AttentionArgs& a, const Item& item, int64_t start, int count, int64_t end, float* keys,
                          float* values) {
     const int32_t* table = a.block_tables + item.sequence * a.table_stride;
     void* caches[2] = {const_cast<float*>(a.k_cache), const_cast<float*>(a.v_cache)};
@@ -52,9 +55,16 @@ static void unpack_chunk(const AttentionArgs& a, const Item& item, int64_t start
         const int64_t block = table[(start + t) / a.block_size], offset = (start + t) % a.block_size;
         const int run = static_cast<int>(std::min<int64_t>(count - t, a.block_size - offset));
         for (int part = 0; part < 2; ++part) {
-            const PackedPiece piece = packed_piece(caches[part], block * a.k_heads + item.head, a.block_size, a.n);
+            const PackedPiece piece =
+                packed_piece(a.codec, caches[part], block * a.k_heads + item.head, a.block_size, a.n);
             for (int i = 0; i < run; ++i)
                 unpack_row(a.codec, targets[part] + (t + i) * a.n, piece, offset + i, a.n);
+            if (start + t + AHEAD >= end) continue;
+            const int64_t next = table[(start + t + AHEAD) / a.block_size];
+            const uint8_t* codes =
+                packed_piece(a.codec, caches[part], next * a.k_heads + item.head, a.block_size, a.n).codes;
+            const int64_t row = code_bytes(a.codec) * a.n;
+            for (int64_t i = offset * row; i < (offset + run) * row; i += 64) __builtin_prefetch(codes + i);
         }
         t += run;
     }

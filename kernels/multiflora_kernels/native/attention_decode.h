@@ -11,19 +11,25 @@ static inline void prefetch(const float* row) {
     for (int line = 0; line < VECS * LANES; line += 16) __builtin_prefetch(row + line);
 }
 
-// HEADS query heads against `count` keys: scores[h][t] = q[h] . k[t]
+// HEADS query heads against `count` keys: scores[h][t] = q[h] . k[t]. Keys of a vector's worth of sums at a time: those
+// beyond `count` can be read, and what becomes of their scores does not matter.
 template <int VECS, int HEADS>
 static void decode_scores(const float* q, const float* const* keys, const float* const* ahead, int count,
                           float* scores) {
-    constexpr int N = VECS * LANES;
-    for (int t = 0; t < count; ++t) {
-        prefetch<VECS>(ahead[t]);
-        Vec total[HEADS] = {};
-        for (int j = 0; j < VECS; ++j) {
-            const Vec k = load(keys[t] + j * LANES);
-            for (int h = 0; h < HEADS; ++h) total[h] += k * load(q + h * N + j * LANES);
+    constexpr int N = VECS * LANES, KEYS = LANES / HEADS;
+    for (int first = 0; first < count; first += KEYS) {
+        Vec total[HEADS * KEYS] = {};
+        for (int t = 0; t < KEYS; ++t) {
+            prefetch<VECS>(ahead[first + t]);
+            for (int j = 0; j < VECS; ++j) {
+                const Vec k = load(keys[first + t] + j * LANES);
+                for (int h = 0; h < HEADS; ++h) total[h * KEYS + t] += k * load(q + h * N + j * LANES);
+            }
         }
-        for (int h = 0; h < HEADS; ++h) scores[h * DECODE_CHUNK + t] = sum(total[h]);
+        const Vec all = sums(total);
+        for (int h = 0; h < HEADS; ++h)
+            std::memcpy(scores + h * DECODE_CHUNK + first, reinterpret_cast<const float*>(&all) + h * KEYS,
+                        KEYS * sizeof(float));
     }
 }
 
@@ -129,7 +135,7 @@ static void decode_row(const AttentionArgs& a, const Item& item, float* scratch)
     for (int64_t start = begin, turn = 0; start < end; start += DECODE_CHUNK, turn ^= 1) {
         const int count = static_cast<int>(std::min<int64_t>(DECODE_CHUNK, end - start));
         if (a.codec == FLOAT32) chunk_rows(a, item, start + DECODE_CHUNK, end, rows[turn ^ 1]);
-        else unpack_chunk(a, item, start, count, unpacked, unpacked + DECODE_CHUNK * N);
+        else unpack_chunk(a, item, start, count, end, unpacked, unpacked + DECODE_CHUNK * N);
         const auto &now = rows[turn], &ahead = rows[turn ^ 1];
         const float* slopes = a.slopes ? a.slopes + item.head * group : nullptr;
         const float distance = static_cast<float>(start - position);

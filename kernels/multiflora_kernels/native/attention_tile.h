@@ -139,7 +139,7 @@ static void tile_chunk(const AttentionArgs& a, const Item& item, TileState& stat
     const bool is_packed = a.codec != FLOAT32;
     int32_t* pairs = reinterpret_cast<int32_t*>(scores + TILE_CHUNK * ROWS);
     float* unpacked = scores + TILE_CHUNK * ROWS + pairs_of_chunk(a);
-    if (is_packed) unpack_chunk(a, item, start, count, unpacked, unpacked + TILE_CHUNK * a.n);
+    if (is_packed) unpack_chunk(a, item, start, count, state.highest + 1, unpacked, unpacked + TILE_CHUNK * a.n);
     for (int t = 0; t < count;) {
         const float* key = is_packed ? unpacked : cache_row(a.k_cache, a, table, item.head, start + t);
         const float* value = is_packed ? unpacked + TILE_CHUNK * a.n : a.v_cache + (key - a.k_cache);

@@ -112,7 +112,7 @@ static void cache_head(const RopeArgs& a, void* cache, int64_t piece, int64_t of
     if (a.codec == FLOAT32)
         std::memcpy(static_cast<float*>(cache) + (piece * a.block_size + offset) * a.n, x, a.n * sizeof(float));
     else
-        pack_row(a.codec, packed_piece(cache, piece, a.block_size, a.n), offset, x, a.n);
+        pack_row(a.codec, packed_piece(a.codec, cache, piece, a.block_size, a.n), offset, x, a.n);
 }
 
 // Rotates q and k in place and writes k and v to their cache slots; of a row whose slot is negative nothing is written.

@@ -45,6 +45,37 @@ static inline float sum(Vec v) {
     return (q[0] + q[2]) + (q[1] + q[3]);
 }
 
+// Lane i of the result is sum(v[i]), of as many vectors as there are lanes.
+static inline Vec sums(const Vec* v) {
+#if defined(__AVX512F__)
+    __m512 pairs[8], quads[4], halves[2];
+    for (int i = 0; i < 8; ++i) {
+        const __m512 a = (__m512)v[2 * i], b = (__m512)v[2 * i + 1];
+        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512d a = _mm512_castps_pd(pairs[2 * i]), b = _mm512_castps_pd(pairs[2 * i + 1]);
+        quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    for (int i = 0; i < 2; ++i)
+        halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(quads[2 * i], quads[2 * i + 1], 0x44),
+                                  _mm512_shuffle_f32x4(quads[2 * i], quads[2 * i + 1], 0xee));
+    return (Vec)_mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
+                              _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd));
+#elif defined(__AVX2__)
+    __m256 quads[2];
+    for (int i = 0; i < 2; ++i)
+        quads[i] = _mm256_hadd_ps(_mm256_hadd_ps((__m256)v[4 * i], (__m256)v[4 * i + 1]),
+                                  _mm256_hadd_ps((__m256)v[4 * i + 2], (__m256)v[4 * i + 3]));
+    return (Vec)_mm256_add_ps(_mm256_permute2f128_ps(quads[0], quads[1], 0x20),
+                              _mm256_permute2f128_ps(quads[0], quads[1], 0x31));
+#else
+    Vec all;
+    for (int i = 0; i < LANES; ++i) all[i] = sum(v[i]);
+    return all;
+#endif
+}
+
 static inline float largest(Vec v) {
     float best = v[0];
     for (int i = 1; i < LANES; ++i) best = v[i] > best ? v[i] : best;

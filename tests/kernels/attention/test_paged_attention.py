@@ -164,3 +164,15 @@ def test_rounded_prompts_of_quantised_caches_and_bad_rows(path):
     exact = paged_attention(case.q.nan_to_num(), *codes, case.step())
     y = paged_attention(case.q.nan_to_num(), *codes, replace(case.step(), rounds=True))
     assert (y - exact).abs().max() <= 2.0**-5
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 32), (6, 2, 64), (3, 1, 80), (2, 2, 24)])
+@pytest.mark.parametrize(("block_size", "window"), [(5, None), (16, 7), (32, None)])
+@pytest.mark.parametrize("rounds", [False, True])
+def test_keys_and_values_in_bfloat16_beside_float32(path, heads, kv_heads, size, block_size, window, rounds):
+    case = make([*LENGTHS, 300], [*QUERIES, 1], heads, kv_heads, size, block_size, torch.bfloat16)
+    expected = loop(case, window)
+    y = paged_attention(case.q.float(), *case.caches, replace(case.step(window), rounds=rounds))
+    assert y.dtype == torch.float32
+    error = (y - expected).abs().max() / max(value.abs().max() for value in case.values)
+    assert error <= (2.0**-6 if rounds else 1e-5)

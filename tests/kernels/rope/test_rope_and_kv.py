@@ -85,6 +85,22 @@ def test_half_precision_is_rotated_in_float32(path, dtype):
     assert torch.equal(caches[0][1, :, 1], k[1])
 
 
+@pytest.mark.parametrize("op", [rope_and_write_kv, rope_and_write_kv_reference])
+@pytest.mark.parametrize("size", [24, 64])
+def test_float32_is_cached_in_bfloat16(path, op, size):
+    """To the nearest, halves to even; what is not finite stays so, and nothing else becomes so."""
+    q, k, v = split(torch.randn(3, 8, size), 4, 2)
+    v[0, 0, :6] = torch.tensor([math.nan, math.inf, -math.inf, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 3.4e38])
+    positions, slots = torch.tensor([5, 0, 39]), torch.tensor([1, 17, 3])
+    expected = rotated(k, positions, size)
+    caches = [torch.zeros(2, 2, 16, size, dtype=torch.bfloat16) for _ in range(2)]
+    op(q, k, v, *caches, RopeStep(*tables(size), positions, slots))
+    for t, slot in enumerate(slots.tolist()):
+        block, offset = divmod(slot, 16)
+        torch.testing.assert_close(caches[0][block, :, offset].double(), expected[t], rtol=2.0**-8, atol=1e-5)
+        torch.testing.assert_close(caches[1][block, :, offset], v[t].bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
 def test_many_tokens_on_threads(path, near):
     tokens = 300
     q, k, v = split(torch.randn(tokens, 8, 64), 4, 2)

@@ -240,6 +240,8 @@ def test_linears_in_bfloat16_are_those_of_the_checkpoint(
     assert kept.ends.lm_head.weight.dequantised_rows(0, 1).dtype == kept.dtype == torch.float32
     assert (kept.ends.embed_tokens is getattr(kept.ends.lm_head.weight, "tensor", None)) == kept.ends.is_head_tied
     # GPT-2 has a table of positions, which stays in float32.
+    assert kept.kv_dtype == (torch.float32 if way.rounds_from is None else torch.bfloat16)
+    assert dense.kv_dtype == torch.float32
     assert kept.num_bytes < (0.65 if config_class is GPT2Config else 0.52) * dense.num_bytes
     for name in dense.targets():
         module = name.removesuffix(".weight")
@@ -247,9 +249,11 @@ def test_linears_in_bfloat16_are_those_of_the_checkpoint(
             assert torch.equal(kept.base_weight(module).float(), dense.base_weight(module)), name
             assert kept.is_exact(module)
     prompts = [[1, 5, 9, 44, 17], list(range(2, 40))]
-    engine = start_engine(folder, dtype="auto")
+    engine, in_float32 = start_engine(folder, dtype="auto"), start_engine(folder, dtype="float32")
     assert (engine.ready.weight_bytes, engine.ready.dtype) == (kept.num_bytes, "float32")
-    narrow, wide = ask(engine, prompts), ask(start_engine(folder, dtype="float32"), prompts)
+    kv_bytes = [one.ready.kv_bytes / one.ready.num_blocks for one in (engine, in_float32)]
+    assert kv_bytes[1] / kv_bytes[0] == (1 if way.rounds_from is None else 2)
+    narrow, wide = ask(engine, prompts), ask(in_float32, prompts)
     for one, other in zip(narrow, wide, strict=True):
         # Of a first token: later ones may be others where activations are rounded.
         assert one.logprobs[0] == pytest.approx(other.logprobs[0], abs=1e-5 if way.rounds_from is None else 0.06)
