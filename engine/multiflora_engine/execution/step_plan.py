@@ -84,7 +84,8 @@ class StepPlanner:
         sampling, sampling_places = list[Scheduled](), list[int]()
         prompt_places, scored_places, pooled_places = list[int](), list[int](), list[int]()
         for place, entry in zip(places, entries, strict=True):
-            sequence, count = entry.sequence, entry.num_rows
+            sequence, rows = entry.sequence, entry.num_rows
+            count = rows
             if sequence.params.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 slices = self._prompt_slices(entry, end)
                 # The last prompt token predicts no prompt token: a chunk of it alone wants logits for sampling only.
@@ -102,7 +103,7 @@ class StepPlanner:
             if entry.samples:
                 sampling.append(entry)
                 sampling_places.append(place)
-                wanted.sample_rows += range(end - entry.num_rows, end)
+                wanted.sample_rows += range(end - rows, end)
         arrays = step_arrays(entries, wanted, self._block_size, self._kept_rows)
         return StepPlan(arrays, len(entries), sampling, sampling_places, prompt_places, scored_places, pooled_places)
 
