@@ -89,6 +89,21 @@ class Proxy:
         return len(self.first.asked) + len(self.second.asked)
 
 
+def nginx_configuration(folder: Path, site: str) -> Path:
+    """A file that nginx is started with to serve the site from a folder of its own, in the foreground."""
+    (folder / "site.conf").write_text(site, encoding="utf-8")
+    paths = "\n".join(
+        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = f"""
+        daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
+        events {{}}
+        http {{ access_log off; {paths} include {folder}/site.conf; }}
+    """
+    (folder / "nginx.conf").write_text(main, encoding="utf-8")
+    return folder / "nginx.conf"
+
+
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
     first, second = Upstream(), Upstream()
@@ -102,18 +117,9 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
         NGINX_BURST=str(BURST),
         NGINX_SERVERS=" ".join(f"server 127.0.0.1:{upstream.port};" for upstream in (first, second)),
     )
-    (tmp_path / "site.conf").write_text(site, encoding="utf-8")
-    paths = "\n".join(
-        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    main = f"""
-        daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; worker_processes 1;
-        events {{}}
-        http {{ access_log off; {paths} include {tmp_path}/site.conf; }}
-    """
-    (tmp_path / "nginx.conf").write_text(main, encoding="utf-8")
+    configuration = nginx_configuration(tmp_path, site)
     assert NGINX is not None
-    process = subprocess.Popen([NGINX, "-p", str(tmp_path), "-e", "stderr", "-c", str(tmp_path / "nginx.conf")])
+    process = subprocess.Popen([NGINX, "-p", str(tmp_path), "-e", "stderr", "-c", str(configuration)])
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
             _wait_for(http, process)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 import psutil
 import pytest
 from tests.e2e.launchers import OwnProcesses, Site, running_gateway
+from tests.e2e.network import Network, ip, why_no_network
 from tests.e2e.test_base_models import Tiny, tiny
 from tests.e2e.test_hosts import PROMPT, cached, complete
 from tests.e2e.test_lifecycle import wait_until
@@ -25,50 +23,6 @@ __all__ = ["tiny"]
 pytestmark = pytest.mark.slow
 
 
-class Network:
-    """Hosts on one bridge: namespaces with a cable each. The bridge is the tests' end of it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._number = os.getpid() % 10_000
-        self._subnet = f"10.{200 + self._number % 50}.{self._number // 50 % 250}"
-        self._bridge = f"mf{self._number}"
-        self._hosts = 0
-        _ip(f"link add {self._bridge} type bridge")
-        stack.callback(_ip, f"link del {self._bridge}")
-        _ip(f"addr add {self._subnet}.1/24 dev {self._bridge}")
-        _ip(f"link set {self._bridge} up")
-
-    def host(self) -> tuple[str, list[str], str]:
-        """Its address, the command that runs another one there, and its cable."""
-        self._hosts += 1
-        name, cable = f"mf-{self._number}-{self._hosts}", f"mf{self._number}c{self._hosts}"
-        address = f"{self._subnet}.{10 + self._hosts}"
-        _ip(f"netns add {name}")
-        self._stack.callback(_ip, f"netns del {name}")
-        _ip(f"link add {cable} type veth peer name eth0 netns {name}")
-        _ip(f"link set {cable} master {self._bridge} up")
-        _ip(f"-n {name} addr add {address}/24 dev eth0")
-        for device in ("lo", "eth0"):
-            _ip(f"-n {name} link set {device} up")
-        return address, ["ip", "netns", "exec", name], cable
-
-
-def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True)
-
-
-def _why_not() -> str | None:
-    """Why no network can be made here."""
-    if shutil.which("ip") is None:
-        return "needs iproute2 (apt-get install iproute2)"
-    tried = subprocess.run(["ip", "link", "add", "mf-try", "type", "bridge"], capture_output=True, text=True)
-    if tried.returncode:
-        return f"may make no network devices (CAP_NET_ADMIN): {tried.stderr.strip()}"
-    _ip("link del mf-try")
-    return None
-
-
 @pytest.fixture(scope="module")
 def cables() -> list[str]:
     """Of the engines; `site` fills it."""
@@ -77,7 +31,7 @@ def cables() -> list[str]:
 
 @pytest.fixture(scope="module")
 def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, cables: list[str]) -> Iterator[Site]:
-    if (reason := _why_not()) is not None:
+    if (reason := why_no_network()) is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("site")
     secret = folder / "secret"
@@ -110,11 +64,11 @@ def site(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, cables: list[str]
 
 @contextmanager
 def cut(cable: str) -> Iterator[None]:
-    _ip(f"link set {cable} down")
+    ip(f"link set {cable} down")
     try:
         yield
     finally:
-        _ip(f"link set {cable} up")
+        ip(f"link set {cable} up")
 
 
 def lives(site: Site) -> list[int]:
