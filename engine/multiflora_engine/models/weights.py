@@ -214,9 +214,9 @@ class ModelWeights:
 
     @property
     def rounds_activations(self) -> bool:
-        """Whether products are of activations rounded to bfloat16, beside float32."""
+        """Whether products are of activations rounded to bfloat16 or further, beside float32."""
         weight = self.layers[0].qkv.weight
-        return isinstance(weight, BFloat16Weight) and weight.rounds_activations
+        return isinstance(weight, BFloat16Weight | QuantisedWeight) and weight.rounds_activations
 
     @property
     def kv_dtype(self) -> torch.dtype:

@@ -62,6 +62,7 @@ class BFloat16Weight(DenseWeight):
 
     @property
     def rounds_activations(self) -> bool:
+        """To bfloat16; else they stay float32."""
         return self._rounds_from is not None
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -95,6 +95,11 @@ class QuantisedWeight:
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.tensors) + (0 if self.inputs is None else self.inputs.nbytes)
 
+    @property
+    def rounds_activations(self) -> bool:
+        """To 8 bits; else they stay float32, or nearly so."""
+        return self._way is not None and self._way.kind == "bytes"
+
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x: [T, K], bias: [N]. See `narrow_linear_reference`, and `integer_linear` of forms that round inputs."""
         if self._way is not None:
