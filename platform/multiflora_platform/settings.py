@@ -104,7 +104,8 @@ class Settings(BaseModel):
     api_key: Words = Field((), description="admin key; may be given several times")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights and KV cache")
     kv_cache_dtype: Literal["auto", "int8", "fp8", "fp8_e4m3", "fp8_e5m2"] = Field(
-        "auto", description="keys and values: as --dtype, or in 8 bits for about twice the context (bfloat16)"
+        "auto",
+        description="keys and values: as the model computes them, or in 8 bits for about twice the context (bfloat16)",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the engine runs")
     max_model_len: int | None = Field(None, ge=1, description="longest prompt plus answer in tokens")
