@@ -610,7 +610,7 @@ class Client(Transport):
         return self.call("GET", "/settings", SettingPage)
 
     def get_doctor(self) -> DoctorPage:
-        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
+        """What `multiflora doctor` says of the server's machine, of the disk with its data and of each base model."""
         return self.call("GET", "/doctor", DoctorPage)
 
     def list_requests(
@@ -1420,7 +1420,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("GET", "/settings", SettingPage)
 
     async def get_doctor(self) -> DoctorPage:
-        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
+        """What `multiflora doctor` says of the server's machine, of the disk with its data and of each base model."""
         return await self.call("GET", "/doctor", DoctorPage)
 
     async def list_requests(

@@ -87,5 +87,6 @@ def view_of(
         adapters=adapters,
         in_flight=0 if group is None else group.in_flight,
         memory_bytes=sum(one.weight_bytes + one.kv_bytes for one in ready),
+        max_model_len=None if group is None else group.max_model_len,
         job=job,
     )

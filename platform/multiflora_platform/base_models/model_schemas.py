@@ -47,7 +47,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
 
     state: idle while no engine runs, and a request would start one; failed: `job` says why. is_default: the one that
     the server was started with. in_flight: requests that it is answering. memory_bytes: of weights and KV blocks, of
-    all engines that run.
+    all engines that run. max_model_len: tokens of a prompt and its answer together, at most; null while it is read.
     """
 
     name: str
@@ -63,6 +63,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
     adapters: int
     in_flight: int
     memory_bytes: int
+    max_model_len: int | None
     job: ModelJob | None = None
 
 

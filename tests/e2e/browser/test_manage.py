@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Route
+from playwright.sync_api import Route, expect
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -257,6 +257,14 @@ def test_a_model_that_is_loaded_is_followed_and_unloaded(window: Window, shop: S
     row.wait_for(state="detached")
 
 
+def test_what_would_fit_is_asked_of_the_shown_base_model_s_length(window: Window) -> None:
+    items = [_model("demo", is_default=True, max_model_len=77), _model("tiny", max_model_len=1234)]
+    window.page.route("**/api/v1/models", lambda route: route.fulfill(json={"items": items, "next_page_token": None}))
+    expect(window.open("/slots").get_by_label("Tokens of each")).to_have_value("77")
+    for text in ("demo, up to 77 tokens", "tiny, up to 1,234 tokens"):
+        window.open("/settings").get_by_text(text).wait_for()
+
+
 class PlayedModels:
     """asked: the body of the last POST."""
 
@@ -281,4 +289,4 @@ class PlayedModels:
 def _model(name: str, **fields: Any) -> dict[str, Any]:
     shown = {"name": name, "source": name, "state": "ready", "is_default": False, "min_replicas": 1, "max_replicas": 1}
     counts = {"idle_seconds": None, "adapters": 0, "in_flight": 0, "memory_bytes": 1 << 20, "job": None}
-    return {**shown, **counts, "replicas": [{"id": "0", "state": "ready"}], **fields}
+    return {**shown, **counts, "max_model_len": 720, "replicas": [{"id": "0", "state": "ready"}], **fields}

@@ -142,6 +142,7 @@ async def test_it_is_loaded_asked_listed_and_unloaded(loading: Loading) -> None:
     row = await loading.until("ready")
     assert (row["job"]["state"], row["is_default"], row["digest"]) == ("done", False, "c" * 64)
     assert row["replicas"] == [{"id": "second-0", "state": "ready"}]
+    assert row["max_model_len"] == loading.engine.ready.max_model_len  # type: ignore[union-attr]
     listed = (await loading.house.http.get("/api/v1/models")).json()["items"]
     assert [(one["name"], one["is_default"]) for one in listed] == [("base", True), ("second", False)]
     assert loading.house.registry.bases == ["c" * 64]

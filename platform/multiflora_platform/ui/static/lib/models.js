@@ -8,8 +8,9 @@ import { session } from "./session.js";
 const MOST_ADAPTERS = 5000;
 const MOST_FOUND = 50;
 
-/** @returns {Promise<{bases: string[], adapters: Map<string, object>, options: Array<{value, note}>}>} adapters: as the registry
- * has them with `base`, the base model's name; options: all that a request may name, each base model's own name before its adapters */
+/** @returns {Promise<{bases: string[], adapters: Map<string, object>, options: Array<{value, note}>, longest: number}>} adapters: as the registry
+ * has them with `base`, the base model's name; options: all that a request may name, each base model's own name before its adapters;
+ * longest: tokens of a prompt and its answer, with the model that takes most */
 export async function loadModels(signal) {
   const [listed, registered] = await Promise.all([
     get("/v1/models", { signal }).then(({ data }) => data),
@@ -23,7 +24,7 @@ export async function loadModels(signal) {
   const ofBase = Map.groupBy([...adapters.values()], (one) => one.base);
   const options = bases.flatMap((base) => [{ value: base, note: t("base model") },
     ...(ofBase.get(base) ?? []).slice(0, MOST_ADAPTERS).flatMap((one) => optionsOf(one, bases.length > 1))]);
-  return { bases, adapters, options };
+  return { bases, adapters, options, longest: Math.max(...listed.map((one) => one.max_model_len)) };
 }
 
 function optionsOf({ name, root, aliases, ready_versions: versions, base }, isBaseTold) {

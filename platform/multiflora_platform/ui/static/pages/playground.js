@@ -47,7 +47,7 @@ export default function Playground() {
         </div>
         ${shown.length < MOST && html`<div><button type="button" class="button" onClick=${() => setModels([...shown, models?.bases[0] ?? session.value.base_model])}><${Icon} name="plus" size=${16} />${t("Compare with another")}</button></div>`}
       </div>
-      <${Settings} value=${task.settings} onChange=${(settings) => setTask({ ...task, settings })} mode=${task.mode} />
+      <${Settings} value=${task.settings} onChange=${(settings) => setTask({ ...task, settings })} mode=${task.mode} longest=${models?.longest} />
     </div>`;
 }
 

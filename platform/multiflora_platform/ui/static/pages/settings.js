@@ -1,6 +1,7 @@
 /** Settings and health: what the server is doing, what it was told, and where each setting came from. */
 import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
+import { useBases } from "../lib/bases.js";
 import { count } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
@@ -25,13 +26,11 @@ export default function Settings() {
 
 function Server() {
   const health = useResource((signal) => fetch("/health", { signal }).then((response) => response.json()), [], { watch: ["engines", "records"], pause: 3 });
-  const models = useResource((signal) => get("/api/v1/models", { signal }), [], { watch: ["records"], pause: 3 });
-  const { version, base_model: model, max_model_len: length, key_id: key } = session.value;
-  const names = models.data?.items.map((one) => one.name) ?? [model];
-  const isOne = names.length === 1;
+  const bases = useBases();
+  const { version, key_id: key } = session.value;
   return html`<${Facts} of=${[
     [t("State"), health.data ? html`<${Badge} kind=${health.data.status === "ready" ? "ok" : "warn"}>${named(health.data.status)}<//>` : "–"],
-    [isOne ? t("Base model") : t("Base models"), names.join(", ")], [t("Longest request"), isOne ? t`${count(length)} tokens` : t`${count(length)} tokens of ${model}`], [t("Version"), version], [t("Signed in with"), html`<code>${key}</code>`],
+    [bases.length > 1 ? t("Base models") : t("Base model"), bases.map(({ name, max_model_len: length }) => html`<div key=${name}>${length ? t`${name}, up to ${count(length)} tokens` : name}</div>`)], [t("Version"), version], [t("Signed in with"), html`<code>${key}</code>`],
     ["API", html`<a href="/docs">${t("every call")}</a>`],
   ]} />`;
 }

@@ -1,7 +1,7 @@
 /** Slots and memory: which adapters are on the device, what came and went, and what would fit. */
 import { html } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
-import { ofBase, useBases } from "../lib/bases.js";
+import { chosenOf, ofBase, useBases } from "../lib/bases.js";
 import { bytes, count } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
@@ -16,8 +16,9 @@ import { Timeline } from "./slots/timeline.js";
 
 export default function Slots() {
   const bases = useBases();
+  const longest = chosenOf(bases)?.max_model_len;
   return html`<${PageHeader} title=${t("Slots and memory")} about=${t("An adapter takes memory in proportion to its rank; idle ones make room for others")} actions=${html`<${BaseChoice} of=${bases} />`} />
-    <${OfBase} of=${bases}><${Replicas} /><${Capacity} /><//>`;
+    <${OfBase} of=${bases}><${Replicas} />${longest && html`<${Capacity} longest=${longest} />`}<//>`;
 }
 
 /** With the moment of each adapter's last use, which stays true while nothing happens. */

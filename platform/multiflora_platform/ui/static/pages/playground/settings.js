@@ -1,17 +1,17 @@
 /** How answers are drawn, what is shown of them, the tools they may call and the schema they have to follow. */
 import { html } from "../../lib/html.js";
 import { t } from "../../lib/language.js";
-import { session } from "../../lib/session.js";
 import { Card } from "../../components/bits.js";
 import { Check, TextArea, TextField } from "../../components/fields.js";
 
-export function Settings({ value, onChange, mode }) {
+/** longest: tokens of a prompt and its answer, at most; undefined while it is not known. */
+export function Settings({ value, onChange, mode, longest }) {
   const set = (name) => (entry) => onChange({ ...value, [name]: entry });
   const number = { type: "number", inputmode: "decimal" };
   return html`<${Card} title=${t("Settings")}><div class="stack">
     <div class="form-grid two">
       <${TextField} label=${t("Temperature")} ...${number} min="0" max="2" step="0.1" value=${value.temperature} onInput=${set("temperature")} />
-      <${TextField} label=${t("Most tokens")} ...${number} min="1" max=${session.value.max_model_len} value=${value.maxTokens} onInput=${set("maxTokens")} />
+      <${TextField} label=${t("Most tokens")} ...${number} min="1" max=${longest} value=${value.maxTokens} onInput=${set("maxTokens")} />
       <${TextField} label=${t("Top p")} ...${number} min="0" max="1" step="0.05" value=${value.topP} onInput=${set("topP")} />
       <${TextField} label=${t("Top k")} ...${number} min="0" placeholder=${t("all")} value=${value.topK} onInput=${set("topK")} />
       <${TextField} label=${t("Seed")} ...${number} placeholder=${t("none")} value=${value.seed} onInput=${set("seed")} />

@@ -4,15 +4,15 @@ import { post } from "../../lib/api.js";
 import { ofBase } from "../../lib/bases.js";
 import { bytes, count } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
-import { session } from "../../lib/session.js";
 import { Card, Stats } from "../../components/bits.js";
 import { TextField } from "../../components/fields.js";
 import { Failure, Notice } from "../../components/states.js";
 
-export function Capacity() {
+/** longest: tokens of a sequence, at most. */
+export function Capacity({ longest }) {
   const [adapters, setAdapters] = useState("16");
   const [rank, setRank] = useState("16");
-  const [context, setContext] = useState(String(session.value.max_model_len));
+  const [context, setContext] = useState(String(longest));
   const [sequences, setSequences] = useState("16");
   const [answer, setAnswer] = useState(null);
   useEffect(() => {
