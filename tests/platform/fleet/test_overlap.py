@@ -32,6 +32,7 @@ from multiflora_engine.process.step_loop import StepLoop
 from multiflora_engine.protocol.messages import EngineStats, FromEngine, ToEngine
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.fleet.block_index import KEY_BYTES
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.routing import prompt_hashes_by
 
@@ -71,6 +72,12 @@ class EngineLine(Line):
         """In memory, by the engine's own report."""
         return {one.digest: one.residency for one in self._built.residency.snapshot() if one.residency != "disk"}
 
+    def blocks_now(self) -> set[bytes]:
+        """Those that prompts may find, by the beginnings of their hashes."""
+        pool = self._built.engine._scheduler.pool
+        held = (pool.hash_of(block_id) for block_id in range(self._built.ready.num_blocks))
+        return {hash[:KEY_BYTES] for hash in held if hash is not None}
+
     def answer(self) -> None:
         """Until the engine has nothing to do."""
         try:
@@ -104,6 +111,12 @@ def routed(
         line.cache_followers.begin()
         line.answer()
     return fleet, lines
+
+
+def indexed(fleet: Fleet) -> list[set[bytes]]:
+    """Of each engine, the blocks that the router takes it to have."""
+    holders = fleet._router._index._holders
+    return [{key for key, bits in holders.items() if bits & load.bit} for load in fleet._router._loads.values()]
 
 
 async def asked(fleet: Fleet, lines: list[EngineLine], request: GenerateRequest) -> int:
@@ -149,6 +162,7 @@ async def test_the_predicted_overlap_is_what_is_cached(
         found += cached
         for line in lines:
             assert line.adapter_places == line.adapters_now()
+        assert indexed(fleet) == [line.blocks_now() for line in lines]
     of_engines = [line.stats_now() for line in lines]
     # Which of them evicts more depends on their pace.
     assert sum(stats.evictions for stats in of_engines) > 100
