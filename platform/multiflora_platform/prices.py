@@ -37,6 +37,13 @@ class Money(SavedMoney, frozen=True, kw_only=True):
     stored: float
 
 
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one request: for its device time and the tokens that the prefix cache had, as far as it has got."""
+
+    amount: float
+    currency: str
+
+
 @dataclass(frozen=True)
 class Prices:
     """currency: three letters. device_second, cached_token, stored_token_hour: of one, at least 0."""
@@ -69,6 +76,10 @@ class Prices:
     def cost(self, device_seconds: float, cached_tokens: int, token_seconds: int) -> float:
         """What is charged for all of it; as in `money`."""
         return device_seconds * self.device_second + cached_tokens * self.cached_token + self.stored(token_seconds)
+
+    def of_request(self, device_seconds: float, cached_tokens: int) -> Cost:
+        """As in `money`."""
+        return Cost(amount=self.cost(device_seconds, cached_tokens, 0), currency=self.currency)
 
     def money(
         self,

@@ -621,9 +621,10 @@ class Client(Transport):
         model: str | None = None,
         status: int | None = None,
         tenant: str | None = None,
+        id: str | None = None,
         since: str | None = None,
     ) -> RequestPage:
-        """The last 50,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+        """The last 50,000 prompts and refusals, newest first, without texts. since: what changed; id: that one."""
         return self.call(
             "GET",
             "/requests",
@@ -634,12 +635,13 @@ class Client(Transport):
                 "model": model,
                 "status": status,
                 "tenant": tenant,
+                "id": id,
                 "since": since,
             },
         )
 
     def get_request(self, id: str) -> RequestView:
-        """One prompt, by its id or its answer's, with its stages, and for admins its texts where they are kept."""
+        """One prompt, by its id, its answer's or its X-Request-ID, with its stages; for admins its texts where kept."""
         return self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
     def explain_request(self, id: str) -> CacheExplanation:
@@ -1431,9 +1433,10 @@ class AsyncClient(AsyncTransport):
         model: str | None = None,
         status: int | None = None,
         tenant: str | None = None,
+        id: str | None = None,
         since: str | None = None,
     ) -> RequestPage:
-        """The last 50,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+        """The last 50,000 prompts and refusals, newest first, without texts. since: what changed; id: that one."""
         return await self.call(
             "GET",
             "/requests",
@@ -1444,12 +1447,13 @@ class AsyncClient(AsyncTransport):
                 "model": model,
                 "status": status,
                 "tenant": tenant,
+                "id": id,
                 "since": since,
             },
         )
 
     async def get_request(self, id: str) -> RequestView:
-        """One prompt, by its id or its answer's, with its stages, and for admins its texts where they are kept."""
+        """One prompt, by its id, its answer's or its X-Request-ID, with its stages; for admins its texts where kept."""
         return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
     async def explain_request(self, id: str) -> CacheExplanation:

@@ -49,6 +49,8 @@ class PromptFacts:
     """Of the key that it came with; None where no valid key came."""
     base_digest: str = ""
     """Of the base model that answers; "" where the request was refused."""
+    http_id: str = ""
+    """What the HTTP answer's X-Request-ID says, which the client may have chosen; "" where the log's own id is that."""
 
     def kv_at(self, token: int) -> str | None:
         """What the KV of the block that ends with this token is known by; None: it is the base's."""
@@ -174,6 +176,10 @@ class LoggedRequest(Observer):
     @property
     def answer(self) -> str:
         return self.facts.answer
+
+    @property
+    def http_id(self) -> str:
+        return self.facts.http_id
 
     def view(self) -> RequestView:
         facts, first, end = self.facts, self.first_at, self.ended_at

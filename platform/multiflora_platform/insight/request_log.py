@@ -39,6 +39,7 @@ class EndedRequest(msgspec.Struct, frozen=True, gc=False):
     tenant: str | None
     model: str
     answer: str
+    http_id: str
     status: int | None
     miss_reason: str
     changed: int
@@ -60,6 +61,7 @@ class EndedRequest(msgspec.Struct, frozen=True, gc=False):
             facts.tenant,
             facts.model,
             facts.answer,
+            facts.http_id,
             entry.status,
             entry.miss_reason,
             entry.changed,
@@ -146,11 +148,12 @@ class RequestLog:
         return found.unpacked() if isinstance(found, EndedRequest) else found
 
     def find_by_answer(self, id: str) -> LoggedRequest | None:
-        """By an answer's id, with or without the letters before it (`chatcmpl-`, `resp_`). Of an answer to several
-        prompts, the first."""
+        """By an answer's id, with or without the letters before it (`chatcmpl-`, `resp_`): of an answer to several
+        prompts, the first. Or by what its X-Request-ID said: of several, the newest."""
         answer = bare_id(id)
         found = (one.id for one in self._entries.values() if one.answer == answer) if answer else iter(())
-        return self.find(next(found, ""))
+        asked = (one.id for one in reversed(self._entries.values()) if one.http_id == id) if id else iter(())
+        return self.find(next(chain(found, asked), ""))
 
     def newest(self, before: str | None = None, since: int | None = None) -> Iterator[Entry]:
         """Newest first; those older than the prompt `before`, or all when it is forgotten. since: a change's number;

@@ -20,6 +20,7 @@ from multiflora_platform.insight.request_log import Entry
 from multiflora_platform.insight.views.misses import CacheExplanation
 from multiflora_platform.insight.views.requests import KeptBody, RequestPage, RequestView
 from multiflora_platform.insight_api.errors import RequestForgotten
+from multiflora_platform.prices import Prices, prices_of
 from multiflora_platform.services import Services
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.refusals import Forbidden
@@ -39,12 +40,16 @@ async def list_requests(
     model: str | None = None,
     status: int | None = None,
     tenant: str | None = None,
+    id: Annotated[str | None, Query(max_length=200, description="a prompt's, its answer's or its X-Request-ID")] = None,
     since: Annotated[str | None, Query(max_length=64, description="an answer's cursor")] = None,
 ) -> Response:
-    """The last 50,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+    """The last 50,000 prompts and refusals, newest first, without texts. since: what changed; id: that one."""
     if not principal.is_admin and tenant not in (None, principal.tenant):
         raise Forbidden("A tenant's key sees its own requests only.")
-    log = _insight(request).requests
+    log, prices = _insight(request).requests, _prices(request)
+    if id is not None:
+        one = _find(request, principal, id)
+        return rendered(RequestPage([] if one is None else [_view(principal, one, prices)], None, log.cursor, True))
     before = decode_token(page_token) if page_token else None
     changes, cursor = log.changes_since(since), log.cursor
     found: list[RequestView] = []
@@ -53,7 +58,7 @@ async def list_requests(
             continue
         if not _may_see(principal, entry):
             continue
-        found.append(_view(principal, entry))
+        found.append(_view(principal, entry, prices))
         if len(found) > limit:
             break
     more = len(found) > limit
@@ -63,9 +68,9 @@ async def list_requests(
 
 @router.get("/requests/{id}", responses=answers(RequestView))
 async def get_request(request: Request, principal: AnyKey, id: str) -> Response:
-    """One prompt, by its id or its answer's, with its stages, and for admins its texts where they are kept."""
+    """One prompt, by its id, its answer's or its X-Request-ID, with its stages; for admins its texts where kept."""
     entry = _entry(request, principal, id)
-    return rendered(replace(_view(principal, entry), body=_body(request, principal, entry)))
+    return rendered(replace(_view(principal, entry, _prices(request)), body=_body(request, principal, entry)))
 
 
 @router.get("/requests/{id}/cache", responses=answers(CacheExplanation))
@@ -81,11 +86,17 @@ async def explain_request(request: Request, principal: AnyKey, id: str) -> Respo
 
 def _entry(request: Request, principal: Principal, id: str) -> LoggedRequest:
     """Raises RequestForgotten."""
-    log = _insight(request).requests
-    entry = log.find(id) or log.find_by_answer(id)
-    if entry is None or not _may_see(principal, entry):
+    entry = _find(request, principal, id)
+    if entry is None:
         raise RequestForgotten(f"There is no request {id[:80]!r} among the last ones.")
     return entry
+
+
+def _find(request: Request, principal: Principal, id: str) -> LoggedRequest | None:
+    """id: the request's, its answer's, or that of its X-Request-ID."""
+    log = _insight(request).requests
+    entry = log.find(id) or log.find_by_answer(id)
+    return entry if entry is not None and _may_see(principal, entry) else None
 
 
 def _body(request: Request, principal: Principal, entry: LoggedRequest) -> KeptBody | None:
@@ -105,10 +116,16 @@ def _may_see(principal: Principal, entry: Entry) -> bool:
     return principal.is_admin or entry.tenant == principal.tenant
 
 
-def _view(principal: Principal, entry: Entry) -> RequestView:
+def _view(principal: Principal, entry: Entry, prices: Prices | None) -> RequestView:
     """A tenant learns nothing of the engines."""
     view = entry.view()
-    return view if principal.is_admin else replace(view, placement=None)
+    cost = prices and prices.of_request(view.device_seconds, view.cached_tokens)
+    return replace(view, cost=cost, placement=view.placement if principal.is_admin else None)
+
+
+def _prices(request: Request) -> Prices | None:
+    services: Services = request.app.state.services
+    return prices_of(services.settings)
 
 
 def _insight(request: Request) -> Insight:

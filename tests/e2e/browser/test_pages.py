@@ -634,19 +634,24 @@ def test_the_overview_tells_why_a_rollout_was_rolled_back_and_which_requests_cos
     }
     over = {"id": 1, **names, "state": "rolled_back", "reason": "12% of 25 requests failed"}
     rollouts = [
-        {**over, "id": 3, "state": "running", "reason": "", "ended_at": None},
-        {**over, "ended_at": now.isoformat()},
-        {**over, "id": 2, "reason": "of yesterday", "ended_at": (now - timedelta(days=2)).isoformat()},
-        {**over, "id": 4, "state": "promoted", "reason": "by hand", "ended_at": now.isoformat()},
+        {**over, "id": 3, "alias": "canary", "state": "running", "reason": "", "ended_at": None},
+        {**over, "id": 5, "ended_at": (now - timedelta(hours=8)).isoformat()},
+        {**over, "id": 4, "alias": "next", "state": "promoted", "reason": "by hand", "ended_at": now.isoformat()},
+        {**over, "id": 6, "alias": "next", "reason": "settled since", "ended_at": now.isoformat()},
+        {**over, "id": 2, "alias": "old", "reason": "long ago", "ended_at": (now - timedelta(days=2)).isoformat()},
     ]
     page = window.page
     page.route("**/api/v1/rollouts?*", lambda route: route.fulfill(json={"items": rollouts, "next_page_token": None}))
     window.open("/")
     items = page.get_by_role("region", name="Rollouts", exact=True).get_by_role("listitem")
-    expect(items).to_have_count(2)
-    expect(items.nth(0)).to_contain_text("v1 to v2, 5%")
-    expect(items.nth(1)).to_contain_text("v2: 12% of 25 requests failed")
-    page.get_by_role("region", name="Costliest requests").get_by_role("link").first.click()
+    expect(items).to_have_count(1)
+    expect(items).to_contain_text("v1 to v2, 5%")
+    told = page.get_by_role("status").filter(has_text="was rolled back")
+    expect(told).to_have_count(1)
+    expect(told).to_contain_text("Version 2 of sql@default was rolled back to version 1")
+    expect(told).to_contain_text("Because 12% of 25 requests failed.")
+    costliest = page.get_by_role("region", name="Costliest requests").get_by_role("listitem")
+    costliest.get_by_role("link").first.click()
     page.wait_for_url(re.compile(r"/ui/requests/[0-9a-f]{32}$"))
 
 

@@ -105,7 +105,11 @@ def test_equal_refusals_are_one_entry_with_a_count_and_do_not_push_prompts_out()
 
 def test_what_has_ended_is_the_same_packed_and_no_work_for_the_collector(clock: Clock) -> None:
     log = RequestLog(size=2)
-    entry = log.open(replace(facts(), kv_digest="k" * 64, activated_at=7, answer="ans", base_digest="b" * 64))
+    entry = log.open(
+        replace(
+            facts(), kv_digest="k" * 64, activated_at=7, answer="ans", base_digest="b" * 64, http_id="of-the-client"
+        )
+    )
     entry.placement = Placement("1", "cached", 16, 0.5, None, 2)
     entry.started(PromptStart(16, 3.0, 2.0, "diverged", cache_write_tokens=4))
     entry.tokens(NewTokens(0, [1, 2], 0.25, at=10.0, since_last=None))
@@ -114,7 +118,12 @@ def test_what_has_ended_is_the_same_packed_and_no_work_for_the_collector(clock: 
     entry.ended("error", ApiError(504, "deadline_exceeded", "too late"))
     (ended,) = log.newest()
     assert ended.view() == entry.view()
-    assert log.find("r1") == log.find_by_answer("chatcmpl-ans") == replace(entry, changes=ANY, on_end=None)
+    assert (
+        log.find("r1")
+        == log.find_by_answer("chatcmpl-ans")
+        == log.find_by_answer("of-the-client")
+        == replace(entry, changes=ANY, on_end=None)
+    )
     assert isinstance(ended, EndedRequest)
     assert not gc.is_tracked(ended)
     assert (ended.id, ended.at, ended.tenant, ended.model, ended.answer, ended.status, ended.miss_reason) == (

@@ -101,6 +101,14 @@ def imported(name: str) -> set[str]:
     return found
 
 
+def test_comments_stay_at_home() -> None:
+    """Of whole lines in our own files; what stands behind code, and in texts, is left."""
+    for name, file in bundle().files.items():
+        if name.endswith(".js") and not name.startswith("vendor/"):
+            assert not re.search(rb"^\s*(/\*|//)", file.body, re.M), name
+    assert b"export const t = " in bundle().files["lib/language.js"].body
+
+
 async def test_files_are_kept_for_ever_and_the_page_is_asked_for(http: httpx.AsyncClient) -> None:
     async with http:
         page = await http.get("/ui/adapters/some.name")

@@ -207,6 +207,7 @@ def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts
         activated_at=activated_at,
         key_id=admission.principal.key_id,
         base_digest=admission.group.base_digest,
+        http_id=getattr(admission.state, "request_id", ""),
     )
 
 

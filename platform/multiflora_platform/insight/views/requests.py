@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from multiflora_platform.engine import Placement
+from multiflora_platform.prices import Cost
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -54,6 +55,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     timeline: list[Stage]
     count: int = 1
     """Requests that this stands for: refusals that are equal are one, with the last one's time."""
+    cost: Cost | None = None
+    """None where no prices are set."""
     placement: Placement | None = None
     """Which engine has it, and why; None where none does, and of a search with beams."""
     body: KeptBody | None = None

@@ -1,6 +1,6 @@
 /** The search over everything that has a name: a dialog with a combobox. Its code comes when it is opened first. */
 import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/html.js";
-import { findAdapters, found, loadNamed, pageResults } from "../lib/finding.js";
+import { findAdapters, findRequest, found, loadNamed, pageResults } from "../lib/finding.js";
 import { t } from "../lib/language.js";
 import { go } from "../lib/router.js";
 import { Dialog } from "./dialog.js";
@@ -12,8 +12,8 @@ export default function Finder({ onClose }) {
   const [active, setActive] = useState(0);
   const id = useId();
   const named = useNamed();
-  const adapters = useAdapters(text.trim());
-  const kinds = useMemo(() => found([[t("Pages"), pageResults()], ...adapters, ...(text.trim() ? named.kinds : [])], text.trim()), [text, named, adapters]);
+  const asked = useAsked(text.trim());
+  const kinds = useMemo(() => found([[t("Pages"), pageResults()], ...asked, ...(text.trim() ? withoutTwice(named.kinds, asked) : [])], text.trim()), [text, named, asked]);
   const all = kinds.flatMap(([, results]) => results);
   const at = Math.min(active, all.length - 1);
   const open = (result) => { onClose(); go(result.to); };
@@ -55,13 +55,20 @@ function useNamed() {
   return named;
 }
 
-/** As the text changes, after a pause; what was found before stays until the answer comes. */
-function useAdapters(text) {
-  const [adapters, setAdapters] = useState([]);
+/** What the server was asked for is not listed once more. */
+function withoutTwice(kinds, asked) {
+  const there = new Set(asked.flatMap(([, results]) => results.map((one) => one.to)));
+  return kinds.map(([name, results]) => [name, results.filter((one) => !there.has(one.to))]);
+}
+
+/** As the text changes, after a pause; what was found before stays until the answers come. */
+function useAsked(text) {
+  const [asked, setAsked] = useState([]);
   useEffect(() => {
     const abort = new AbortController();
-    const timer = setTimeout(() => findAdapters(text, abort.signal).then(setAdapters, () => !abort.signal.aborted && setAdapters([])), text ? PAUSE_MS : 0);
+    const ask = async () => (await Promise.all([findRequest(text, abort.signal), findAdapters(text, abort.signal)])).flat();
+    const timer = setTimeout(() => ask().then(setAsked, () => !abort.signal.aborted && setAsked([])), text ? PAUSE_MS : 0);
     return () => { clearTimeout(timer); abort.abort(); };
   }, [text]);
-  return adapters;
+  return asked;
 }

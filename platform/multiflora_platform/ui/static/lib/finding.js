@@ -51,6 +51,16 @@ export async function findAdapters(text, signal) {
   return [[t("Adapters"), part === undefined ? adapters : []], [t("Versions"), versions]];
 }
 
+/** Shorter than any id of an answer. */
+const SHORTEST_ID = 16;
+
+/** The request whose id this is, or its answer's, or its X-Request-ID: also one that is not among the newest. */
+export async function findRequest(text, signal) {
+  if (text.length < SHORTEST_ID || /\s/.test(text) || !may("usage:read")) return [];
+  const { items } = await get(`/api/v1/requests?id=${encodeURIComponent(text)}`, { signal });
+  return [[t("Requests"), items.map((one) => ({ ...requestResult(one), text: text.toLowerCase() }))]];
+}
+
 function versionsOf(adapter, part) {
   const to = (number) => `/adapters/${encodeURIComponent(adapter.name)}?compare=${number}`;
   const aliases = Object.entries(adapter.aliases).map(([alias, { version }]) => [alias, version ? t`means v${version}` : t("split"), version ? to(version) : `/adapters/${encodeURIComponent(adapter.name)}?tab=aliases`]);

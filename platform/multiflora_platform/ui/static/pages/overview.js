@@ -8,11 +8,12 @@ import { t } from "../lib/language.js";
 import { useSeries } from "../lib/live.js";
 import { highest, intervalOf, mean } from "../lib/measured.js";
 import { useResource } from "../lib/resource.js";
-import { href, query, setQuery } from "../lib/router.js";
+import { query, setQuery } from "../lib/router.js";
 import { colourOf } from "../lib/theme.js";
-import { Card, PageHeader, Segmented, Time } from "../components/bits.js";
+import { Card, PageHeader, Segmented } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
-import { Failure, Notice, Skeleton } from "../components/states.js";
+import { Failure, Skeleton } from "../components/states.js";
+import { Attention } from "./overview/attention.js";
 import { Beside } from "./overview/beside.js";
 import { FirstSteps } from "./overview/first-steps.js";
 import { HeatMap } from "./overview/heat-map.js";
@@ -29,23 +30,13 @@ const MARKED = ["alias.moved", "alias.deleted", "rollout.started", "rollout.step
 export default function Overview() {
   const span = Number(query.value.get("window") ?? 900);
   const series = useSeries(span);
+  const rollouts = useResource((signal) => get("/api/v1/rollouts?limit=100", { signal }), [], { watch: ["records", "requests"], pause: 5 });
   const actions = html`<${Segmented} label=${t("Time shown")} of=${spans()} value=${String(span)} onChange=${(value) => setQuery({ window: value === "900" ? null : value })} />`;
   return html`<${PageHeader} title=${t("Overview")} actions=${actions} />
-    <${Alerts} />
+    <${Attention} rollouts=${rollouts.data?.items} />
     <${FirstSteps} />
-    ${series.points ? html`<${Charts} points=${series.points} span=${span} />`
+    ${series.points ? html`<${Charts} points=${series.points} span=${span} rollouts=${rollouts.data?.items} />`
       : series.error ? html`<${Failure} error=${series.error} onRetry=${series.reload} />` : html`<${Skeleton} lines=${10} />`}`;
-}
-
-function Alerts() {
-  const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { watch: ["alerts"], pause: 1 });
-  if (!alerts.data) return null;
-  if (!alerts.data.items.length) return html`<${Notice} kind="ok" title=${t("All well")}>${t("No alert is raised.")}<//>`;
-  return html`<div class="stack tight" aria-live="polite">${alerts.data.items.map((alert) => html`
-    <${Notice} key=${alert.id} kind=${alert.severity === "error" ? "bad" : "warn"} title=${alert.title}
-      action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>${t("Look")}</a>`}>
-      ${alert.detail} ${alert.next_step} <span class="muted nowrap">${t`Since ${html`<${Time} at=${alert.since} />`}.`}</span>
-    <//>`)}</div>`;
 }
 
 /** At most so many points that each is seen: means of a few, the worst for what ends in _p95, of base models the last. */
@@ -84,7 +75,7 @@ function markOf({ type, adapter, payload: { alias, version, model, title } }) {
   return `${eventWords(type)}${of ? ` (${of})` : ""}`;
 }
 
-function Charts({ points: all, span }) {
+function Charts({ points: all, span, rollouts }) {
   const marks = useMarks();
   const points = useMemo(() => thinned(all), [all]);
   const times = useMemo(() => points.map((point) => point.at), [points]);
@@ -110,6 +101,6 @@ function Charts({ points: all, span }) {
         ${chart(t("Requests and errors per second"), "errors", "rate")}
         <${HeatMap} points=${all} span=${span} />
       </div>
-      <${Beside} points=${all} span=${span} />
+      <${Beside} points=${all} span=${span} rollouts=${rollouts} />
     </div>`;
 }

@@ -1,7 +1,7 @@
 /** One request: what was asked of which version, where its time went, and why it missed the cache. */
 import { html, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { count, dateTime, percent, seconds } from "../lib/format.js";
+import { count, dateTime, money, percent, seconds } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
 import { href } from "../lib/router.js";
@@ -52,10 +52,12 @@ const withoutNulls = (_, value) => value ?? undefined;
 
 function Shown({ one }) {
   return html`<${Stats} label=${t("Numbers")} of=${[
+      one.adapter && [t("Answered by"), html`<span class="break">${one.adapter}</span>`, one.version && t`version ${one.version}`],
+      one.cost && [t("Cost"), money(one.cost.amount, one.cost.currency), t`${seconds(one.device_seconds)} of the device`],
       [t("First token"), seconds(one.ttft)], [t("Total"), seconds(one.total_seconds)],
       [t("Prompt tokens"), count(one.prompt_tokens), one.prompt_tokens ? t`${percent((one.cached_tokens ?? 0) / one.prompt_tokens)} cached` : ""],
       [t("Generated tokens"), count(one.completion_tokens)],
-    ]} />
+    ].filter(Boolean)} />
     <${Card} title=${t("Where the time went")}><div class="stack">
       ${one.timeline.length > 0 ? html`<${Waterfall} timeline=${one.timeline} />` : html`<p class="muted">${t("It was refused before it was a prompt.")}</p>`}
     </div><//>

@@ -1,6 +1,6 @@
 /** Requests: the last ones, what they waited for, and which failed. */
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { clock, count, dateTime, quantile, seconds } from "../lib/format.js";
+import { clock, count, dateTime, money, quantile, seconds } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { reasons } from "../lib/misses.js";
 import { hasOlder, loadRequests, lookPause, olderRequests } from "../lib/requests.js";
@@ -56,13 +56,14 @@ function Table({ items, asked }) {
   const longest = useMemo(() => Math.max(quantile(rows.slice(0, 200).map((row) => row.total_seconds), 0.9) ?? 0, 0.001), [rows]);
   if (!items.length) return html`<${Empty} title=${t("No requests yet")} action=${html`<a class="button" href=${href("/playground")}>${t("Send one from the playground")}</a>`} />`;
   if (!rows.length) return html`<${Empty} title=${t("Nothing matches")} action=${html`<button class="button" onClick=${showAll}>${t("Show all")}</button>`} />`;
-  return html`<${VirtualTable} name="requests" label=${t("Requests")} rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest).filter(({ key }) => isAdmin.value || !OF_ADMINS.has(key))} least=${1010} />`;
+  return html`<${VirtualTable} name="requests" label=${t("Requests")} rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest, Boolean(items[0].cost)).filter(({ key }) => isAdmin.value || !OF_ADMINS.has(key))} least=${items[0].cost ? 1114 : 1010} />`;
 }
 
 /** Columns of what a tenant is not told, or knows. */
 const OF_ADMINS = new Set(["replica", "tenant"]);
 
-const columns = (longest) => [
+/** hasCosts: the server has prices. */
+const columns = (longest, hasCosts) => [
   { key: "at", label: t("Time"), time: true, width: "70px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },
   { key: "id", label: "ID", unseen: true },
   { key: "model", label: t("Model"), width: "minmax(100px, 1.2fr)", value: (row) => row.model || row.path, cell: (row) => html`${row.model && html`<${Swatch} of=${row.adapter ?? row.model} />`}<b title=${row.model || row.path}>${row.model || row.path}</b>` },
@@ -75,6 +76,8 @@ const columns = (longest) => [
   { key: "cached_tokens", label: t("Cached"), width: "52px", number: true, cell: (row) => html`<span title=${row.miss_reason && t`Why not more: ${reasons()[row.miss_reason] ?? row.miss_reason}`}>${count(row.cached_tokens)}</span>` },
   { key: "miss_reason", label: t("Why not more"), unseen: true, width: "100px", cell: (row) => reasons()[row.miss_reason] ?? row.miss_reason },
   { key: "completion_tokens", label: t("Answer"), width: "52px", number: true, cell: (row) => count(row.completion_tokens) },
+  { key: "device_seconds", label: t("Device time"), unseen: true, width: "76px", number: true, cell: (row) => seconds(row.device_seconds) },
+  { key: "cost", label: t("Cost"), unseen: !hasCosts, width: "104px", number: true, value: (row) => row.cost?.amount, cell: (row) => money(row.cost?.amount, row.cost?.currency) },
   { key: "ttft", label: t("First token"), width: "76px", number: true, cell: (row) => seconds(row.ttft) },
   { key: "total_seconds", label: t("Total"), width: "60px", number: true, cell: (row) => seconds(row.total_seconds) },
   ...[["queue", t("Queue")], ["load", t("Load")], ["prefill", t("Prefill")], ["decode", t("Decode")]].map(([stage, label]) => ({ key: `${stage}_seconds`, label, unseen: true, width: "60px", number: true, cell: (row) => seconds(row[`${stage}_seconds`]) })),

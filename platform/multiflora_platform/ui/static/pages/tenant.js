@@ -8,6 +8,7 @@ import { attempt } from "../lib/toasts.js";
 import { named } from "../lib/values.js";
 import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
 import { Loaded } from "../components/states.js";
+import { DriftNotices, useDrift } from "../components/drift-notices.js";
 import { UsageDays } from "../components/usage-days.js";
 import { UsageTable } from "../components/usage-table.js";
 import { Budgets } from "./tenants/budgets.js";
@@ -22,6 +23,7 @@ export default function TenantPage({ name }) {
   const tenant = useResource((signal) => get(path, { signal }), [path], { watch: ["records"], pause: 3 });
   const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { watch: ["records"], pause: 3 });
   const budgets = useResource((signal) => get(`/api/v1/budgets?tenant=${encodeURIComponent(name)}`, { signal }), [name], { watch: ["records"], pause: 5 });
+  const drift = useDrift(name);
   const one = tenant.data;
   const changed = () => (tenant.reload(), budgets.reload());
   const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? t`${name} is disabled: its keys are refused.` : t`${name} may send requests again.`,
@@ -31,6 +33,7 @@ export default function TenantPage({ name }) {
       <button class="button" onClick=${() => able(!one.disabled)}>${one.disabled ? t("Enable") : t("Disable")}</button>
       <button class="button" onClick=${() => setOpen("limits")}>${t("Change limits…")}</button>
       <button class="button primary" onClick=${() => setOpen("key")}>${t("New key")}</button>`} />
+    <${DriftNotices} of=${drift ?? []} />
     <${Loaded} resource=${tenant}>${(data) => html`<${LimitBars} tenant=${name} /><${Further} of=${data} />`}<//>
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")} about=${t("Of all servers together, by days and months of UTC")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Usage, last 30 days")} filter=${{ tenant: name }} />

@@ -161,6 +161,8 @@ export const manage = {
   "Last 30 days": "最近 30 天",
   "By adapter, since the beginning": "按适配器，自始至今",
   "Cost": "费用",
+  "Spent this month": "本月费用",
+  "Tokens this month": "本月 token",
   "{0} took the test message: {1}.": "{0} 已接收测试消息：{1}。",
   "The test message was not taken: {0}": "测试消息未被接收：{0}",
   "{0} is told of nothing; what happens meanwhile is not sent later.": "{0} 不再收到通知；期间发生的事件之后也不会补发。",

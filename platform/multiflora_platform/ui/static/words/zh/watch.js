@@ -1,10 +1,14 @@
 /** Chinese: overview, requests, prefix cache, contexts, slots, models, replicas. */
 export const watch = {
   "Rollouts": "灰度发布",
-  "v{0}: {1}": "v{0}：{1}",
+  "Version {0} of {1} was rolled back to version {2}": "{1} 的版本 {0} 已回滚到版本 {2}",
+  "Because {0}.": "原因：{0}。",
+  "Prompts of {0} to {1} miss the prefix cache: {2}": "{0} 发给 {1} 的提示未命中前缀缓存：{2}",
+  "Answered by": "回答者",
+  "{0} of the device": "占用设备 {0}",
   "Costliest requests": "开销最大的请求",
   "By device time, of the last 1,000 requests": "按设备时间，最近 1,000 个请求",
-  "{0}, {1} tokens": "{0}，{1} token",
+  ", {0} tokens": "，{0} token",
   "v{0} to v{1}, {2}%{3}": "v{0} 到 v{1}，{2}%{3}",
   ", {0} errors of {1}": "，{1} 个请求中 {0} 出错",
   "Busiest models": "最繁忙的模型",
