@@ -16,7 +16,7 @@ export default function Usage() {
   const drift = useDrift(session.value.tenant);
   return html`<${PageHeader} title=${t("Usage and limits")} about=${t("Of all your keys together")} />
     <${DriftNotices} of=${drift ?? []} />
-    <${LimitBars} tenant=${session.value.tenant} />
+    ${session.value.tenant && html`<${LimitBars} tenant=${session.value.tenant} />`}
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Last 30 days")} filter=${{}} />
     <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" />`;
