@@ -1,4 +1,5 @@
-"""What the admin UI costs a browser: bytes and time of a first load, and the work of a page that is updated.
+"""What the admin UI costs a browser: bytes and time of a first load of each page in both languages, and the work of a page
+that is updated.
 
     python benchmarks/ui.py [--seconds 20]
 
@@ -8,6 +9,7 @@ Starts the bundled demo and Debian's chromium; everything runs on this machine.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import threading
@@ -21,6 +23,14 @@ from gateway import KEY, demo
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 LOADS = 7
+LANGUAGES = ("en", "zh")
+PAGES = (
+    *("/", "/adapters", "/adapters/sql", "/adapters/sql?tab=aliases", "/adapters/sql?tab=evals", "/register"),
+    *("/playground", "/cache", "/contexts", "/slots", "/models", "/replicas", "/requests", "/tenants", "/batches"),
+    *("/jobs", "/webhooks", "/audit", "/settings", "/docs"),
+)
+# Milliseconds in which a page asks for nothing any more.
+QUIET = 1500
 
 
 def sign_in(browser: Browser, url: str) -> Page:
@@ -32,21 +42,43 @@ def sign_in(browser: Browser, url: str) -> Page:
     return page
 
 
-def first_load(page: Page, url: str) -> tuple[float, float, int]:
-    """Kilobytes as they travelled, milliseconds until the page stands, requests; nothing is cached."""
+def first_load(page: Page, url: str, path: str = "/adapters") -> tuple[float, float, int]:
+    """Kilobytes of the UI's files as they travelled, heads included, milliseconds until the first paint, files; nothing
+    is cached."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     session.send("Network.clearBrowserCache")
-    sizes: list[float] = []
-    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    addresses: dict[str, str] = {}
+    sizes: dict[str, float] = {}
+    session.on(
+        "Network.responseReceived", lambda event: addresses.update({event["requestId"]: event["response"]["url"]})
+    )
+    session.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
     page.goto("about:blank")
     sizes.clear()
-    page.goto(f"{url}/ui/adapters", wait_until="commit")
+    page.goto(f"{url}/ui{path}", wait_until="commit")
     page.get_by_role("heading", level=1).wait_for()
+    page.wait_for_timeout(QUIET)
     took = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? performance.now()")
-    weight, requests = sum(sizes) / 1000, len(sizes)
+    files = [size for id, size in sizes.items() if "/ui/" in addresses.get(id, "")]
     session.detach()
-    return weight, took, requests
+    return sum(files) / 1000, took, len(files)
+
+
+def every_page(page: Page, url: str) -> None:
+    for language in LANGUAGES:
+        page.evaluate("code => localStorage.setItem('multiflora-language', code)", language)
+        for path in PAGES:
+            weight, took, files = first_load(page, url, path)
+            print(
+                f"{language} {path:28} {weight:4.0f} kB in {files} files, painted after {took:.0f} ms; {load_average()}"
+            )
+    page.evaluate("localStorage.removeItem('multiflora-language')")
+
+
+def load_average() -> str:
+    """What else the machine does: times are to be read beside it."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 def update_cost(page: Page, url: str, path: str, seconds: float) -> float:
@@ -85,8 +117,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = sign_in(browser, url)
         loads = [first_load(page, url) for _ in range(LOADS)]
-        print(f"first load: {statistics.median(load[0] for load in loads):.0f} kB in {loads[0][2]} requests,", end=" ")
+        print(f"first load: {statistics.median(load[0] for load in loads):.0f} kB in {loads[0][2]} files,", end=" ")
         print(f"{statistics.median(load[1] for load in loads):.0f} ms until it is painted (median of {LOADS})")
+        every_page(page, url)
         threading.Thread(target=traffic, args=(url, stop), daemon=True).start()
         for path in ("/", "/adapters", "/requests"):
             print(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -1092,3 +1092,22 @@ def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) 
     window.page.get_by_role("dialog", name="Search").get_by_role("combobox").fill("tools")
     window.page.get_by_role("group", name="Adapters").get_by_role("option", name="tools").click()
     window.page.get_by_role("heading", name="tools", exact=True).wait_for()
+
+
+def test_the_first_paint_waits_for_no_script_and_no_data(make_window: Any, shop: Server) -> None:
+    """The page's own frame is there while all of its code is on the way, and gives way to the page."""
+    window: Window = make_window(shop)
+    window.sign_in(shop.key)
+    page = window.page
+    held: list[Route] = []
+    is_painted = False
+    page.route("**/*.js", lambda route: route.continue_() if is_painted else held.append(route))
+    page.goto(f"{shop.url}/ui/adapters", wait_until="commit")
+    page.get_by_role("link", name="Multiflora").wait_for()
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length === 1")
+    assert held
+    is_painted = True
+    for route in held:
+        route.continue_()
+    page.get_by_role("heading", name="Adapters", level=1).wait_for()
+    expect(page.get_by_role("link", name="Multiflora")).to_have_count(1)

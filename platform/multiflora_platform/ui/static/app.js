@@ -51,14 +51,14 @@ function Page() {
     : html`<${Empty} title=${t("There is no such page")} action=${html`<a class="button" href="/ui/adapters">${t("To the adapters")}</a>`} />`}</div>`;
 }
 
-function App() {
-  const [error, setError] = useState(null);
-  const start = () => loadSession().then(() => setError(null), setError);
-  useEffect(() => { start(); }, []);
+/** @param {{failed: Error|null}} props why it is not known who is signed in */
+function App({ failed }) {
+  const [error, setError] = useState(failed);
+  const again = () => loadSession().then(() => setError(null), setError);
   const wantsHome = session.value && !isAdmin.value && path.value === "/";
   useEffect(() => { if (wantsHome) go("/adapters", { replace: true }); }, [wantsHome]);
-  if (error) return html`<main class="sign-in"><${Failure} error=${error} onRetry=${start} /></main>`;
-  if (session.value === undefined || wantsHome) return null;
+  if (error) return html`<main class="sign-in"><${Failure} error=${error} onRetry=${again} /></main>`;
+  if (wantsHome) return null;
   if (session.value === null) return html`<${Lazy} module="sign-in" waiting=${null} /><${Toasts} />`;
   return html`<${Shell}><${Page} /><//>`;
 }
@@ -67,5 +67,10 @@ startRouter();
 // The first page's code comes while the session is asked for; what fails here is told by Page.
 loadPage(found(path.peek())?.module ?? "overview").catch(() => {});
 watchServer();
+// Until both are there, the page's own frame is what one sees: it is painted before any of this code has come.
+const signedIn = loadSession().then(() => null, (error) => error);
 await startLanguage();
-render(html`<${App} />`, document.getElementById("app"));
+const failed = await signedIn;
+const root = document.getElementById("app");
+root.replaceChildren();
+render(html`<${App} failed=${failed} />`, root);
