@@ -1,4 +1,4 @@
-"""What the admin UI costs a browser: bytes and time of a first load of each page in both languages, and the work of a page
+"""What the admin UI costs a browser: bytes and time of each page's first load in both languages, and the work of a page
 that is updated.
 
     python benchmarks/ui.py [--seconds 20]
