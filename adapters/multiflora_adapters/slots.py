@@ -247,6 +247,10 @@ class SlotPool:
         """Bytes that the resident adapters' own values take."""
         return sum(resident.host.num_bytes for resident in self._residents.values())
 
+    def first_row(self, slot: int) -> int:
+        """Of the slot's adapter in the pool, the same at every site."""
+        return self._residents[slot].offset
+
     def put(self, host: HostAdapter) -> int | None:
         """Copy the whole adapter now: its slot, or None when it does not fit."""
         upload = self.begin(host)

@@ -16,7 +16,7 @@ from multiflora_engine.protocol.messages import (
     EngineStats,
     ProfileReply,
     Ready,
-    SlotEvent,
+    SlotHistory,
     Status,
 )
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -79,12 +79,12 @@ class EngineCalls(Protocol):
     async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
         """report, tokens, pin, unpin, drop, find, trace or held."""
 
-    async def slot_history(self) -> list[SlotEvent]:
-        """Loads and evictions of adapters, oldest first."""
-
 
 class ReplicaHandle(EngineCalls, Protocol):
     """One engine. Keep the handle, never what it stands for: that one may restart."""
+
+    async def slot_history(self) -> SlotHistory:
+        """Loads and evictions of adapters, and which would leave for one more."""
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from multiflora_engine.core.adapter_source import AdapterSource, AdapterUnavaila
 from multiflora_engine.protocol.messages import (
     AdapterCommand,
     AdapterResult,
+    EvictionForecast,
     ResidencyReport,
     SlotEvent,
 )
@@ -31,6 +32,7 @@ class ManagedAdapters(AdapterSource, Protocol):
     def snapshot(self) -> list[ResidencyReport]: ...
     def take_moves(self) -> dict[str, str]: ...
     def history(self) -> list[SlotEvent]: ...
+    def forecast(self) -> list[EvictionForecast]: ...
 
 
 class AdapterCommands:

@@ -46,7 +46,6 @@ from multiflora_engine.protocol.messages import (
     ProfileReply,
     ProfileRequest,
     Ready,
-    SlotEvent,
     SlotHistory,
     SlotHistoryRequest,
     Status,
@@ -192,11 +191,11 @@ class EngineClient:
         assert isinstance(result, CacheReply), "call ids are unique"
         return result
 
-    async def slot_history(self) -> list[SlotEvent]:
-        """Loads and evictions of adapters, oldest first. Raises EngineUnavailable."""
+    async def slot_history(self) -> SlotHistory:
+        """Loads and evictions of adapters, and which would leave for one more. Raises EngineUnavailable."""
         result = await self._call(SlotHistoryRequest(next(self._call_ids)))
         assert isinstance(result, SlotHistory), "call ids are unique"
-        return result.events
+        return result
 
     async def profile(self, kind: str, seconds: float) -> ProfileReply:
         """torch, python or memory; answers when it was recorded. Raises EngineUnavailable."""

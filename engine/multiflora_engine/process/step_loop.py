@@ -169,7 +169,7 @@ class StepLoop:
             case FollowCache(following):
                 self._follow(peer, following)
             case SlotHistoryRequest(call_id):
-                self._socket.send(peer, SlotHistory(call_id, self._residency.history()))
+                self._socket.send(peer, SlotHistory(call_id, self._residency.history(), self._residency.forecast()))
             case ProfileRequest():
                 self._start_profile(peer, message)
             case ArtifactPart():

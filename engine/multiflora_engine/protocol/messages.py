@@ -258,6 +258,8 @@ class ResidencyReport(msgspec.Struct, frozen=True):
     slot: int | None = None
     # Since it was last asked for, or let go of by a sequence.
     idle_seconds: float = 0.0
+    # Of the pool's rank rows, from which on it has `rank`. None outside slots.
+    first_row: int | None = None
 
 
 class TierStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -426,11 +428,20 @@ class SlotEvent(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class EvictionForecast(msgspec.Struct, frozen=True):
+    """What leaves for one more adapter of a rank, as things are. Filled by AdapterResidency."""
+
+    rank: int
+    # In the order of leaving; None: it finds no room, for what is pinned or in use.
+    digests: list[str] | None
+
+
 class SlotHistory(msgspec.Struct, frozen=True, tag="slot_history_reply"):
-    """The last few hundred, oldest first."""
+    """events: the last few hundred, oldest first. forecasts: by rank, upwards."""
 
     call_id: int
     events: list[SlotEvent]
+    forecasts: list[EvictionForecast] = []
 
 
 class ProfileReply(msgspec.Struct, frozen=True, tag="profile_reply"):

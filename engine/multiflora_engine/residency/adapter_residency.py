@@ -16,13 +16,14 @@ from multiflora_adapters.kv_reach import KvReach
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable, NoRoomForAdapter
-from multiflora_engine.protocol.messages import ResidencyReport, SlotEvent
+from multiflora_engine.protocol.messages import EvictionForecast, ResidencyReport, SlotEvent
 from multiflora_engine.residency.host_cache import HostAdapters
 from multiflora_engine.residency.records import AdapterRecord
 
 _MAX_KNOWN = 1024
 _PLACED_PER_POLL = 8
 _REMEMBERED_EVENTS = 500
+_FORECAST_RANKS = (8, 16, 32, 64, 128, 256)
 
 
 class AdapterResidency:
@@ -217,6 +218,17 @@ class AdapterResidency:
         with self._lock:
             return list(self._history)
 
+    def forecast(self) -> list[EvictionForecast]:
+        """Which adapters would leave for one more, by its rank, up to the highest that is served."""
+        with self._lock:
+            highest = self._reserved_rows or self._pool.num_rows
+            ranks = [*(rank for rank in _FORECAST_RANKS if rank < highest), highest]
+            leaving = [self._victims_for(AdapterRecord("", rank=rank)) for rank in ranks]
+        return [
+            EvictionForecast(rank, None if left is None else [record.digest for record in left])
+            for rank, left in zip(ranks, leaving, strict=True)
+        ]
+
     def _note(self, event: str, record: AdapterRecord, seconds: float) -> None:
         assert record.slot is not None, "something happened to a slot"
         self._history.append(SlotEvent(time.time(), event, record.slot, record.digest, seconds, record.num_bytes))
@@ -268,6 +280,7 @@ class AdapterResidency:
         if upload is None:
             return False
         record.slot, record.upload, record.used = upload.slot, upload, False
+        record.first_row = self._pool.first_row(upload.slot)
         self._in_slots[upload.slot] = record
         self._uploads.append(record)
         return True
@@ -311,7 +324,7 @@ class AdapterResidency:
         self._pool.remove(record.slot)
         self._moved.add(record.digest)
         del self._in_slots[record.slot]
-        record.slot = record.upload = None
+        record.slot = record.first_row = record.upload = None
 
     def _place_wanted(self) -> None:
         for digest in list(islice(self._wanted, _PLACED_PER_POLL)):

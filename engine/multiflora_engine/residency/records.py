@@ -30,6 +30,8 @@ class AdapterRecord:
     host: HostAdapter | None = None
     # Its slot, from the moment its upload begins.
     slot: int | None = None
+    # The first of its rank rows, while it has a slot.
+    first_row: int | None = None
     # The copy to the slot; None once it is complete.
     upload: SlotUpload | None = None
     # Sequences that hold the slot.
@@ -101,6 +103,7 @@ class AdapterRecord:
             running=self.users,
             slot=self.slot if state == "slot" else None,
             idle_seconds=max(0.0, now - self.touched_at),
+            first_row=self.first_row if state == "slot" else None,
         )
 
     def _is_in_demand(self, now: float) -> bool:

@@ -21,7 +21,6 @@ from multiflora_engine.protocol.messages import (
     EngineStats,
     Fatal,
     Ready,
-    SlotEvent,
     Status,
 )
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -275,12 +274,6 @@ class Fleet:
             return await self._only.cache(action, hash, chain, first)
         assert action != "held", "each engine is mirrored by itself"
         return merged_cache(action, [r for _, r in await self._ask_all(lambda one: one.cache(action, hash, chain))])
-
-    async def slot_history(self) -> list[SlotEvent]:
-        if self._only is not None:
-            return await self._only.slot_history()
-        events = [event for _, history in await self._ask_all(EngineReplica.slot_history) for event in history]
-        return sorted(events, key=lambda event: event.at)
 
     async def _ask_all(self, ask: Callable[[EngineReplica], Awaitable[Answer]]) -> list[tuple[EngineReplica, Answer]]:
         """What those that are there answer; one that goes meanwhile is not there. Raises EngineUnavailable."""

@@ -15,7 +15,7 @@ from multiflora_engine.protocol.messages import (
     Fatal,
     ProfileReply,
     Ready,
-    SlotEvent,
+    SlotHistory,
     Status,
 )
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -117,7 +117,7 @@ class EngineReplica:
     async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
         return await self.client.cache(action, hash, chain, first)
 
-    async def slot_history(self) -> list[SlotEvent]:
+    async def slot_history(self) -> SlotHistory:
         return await self.client.slot_history()
 
     async def profile(self, kind: str, seconds: float) -> ProfileReply:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from starlette.requests import Request
 
+from multiflora_engine.protocol.messages import EvictionForecast
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.configuration import value_and_source
 from multiflora_platform.engine import ReplicaHandle
@@ -20,7 +21,14 @@ from multiflora_platform.insight.capacity import capacity
 from multiflora_platform.insight.series import MINUTES, SECONDS
 from multiflora_platform.insight.views.activity import AlertPage, SeriesAnswer
 from multiflora_platform.insight.views.server import DoctorPage, DoctorRow, SettingPage, SettingView
-from multiflora_platform.insight.views.slots import CapacityAnswer, ReplicaSlots, SlotMoment, SlotResident, SlotsAnswer
+from multiflora_platform.insight.views.slots import (
+    CapacityAnswer,
+    ReplicaSlots,
+    SlotForecast,
+    SlotMoment,
+    SlotResident,
+    SlotsAnswer,
+)
 from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.observability.machine import checks, sizes_check
@@ -70,20 +78,29 @@ async def get_slots(request: Request, group: AskedGroup, replica: OneReplica = N
 
 
 async def _slots_of(engine: ReplicaHandle, snapshot: Snapshot) -> ReplicaSlots:
-    status, events = await engine.status(), await engine.slot_history()
+    status, history = await engine.status(), await engine.slot_history()
     ready = ready_engine(engine)
     residents = [
         SlotResident(
-            a.slot, a.digest, *names_of(snapshot, a.digest), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds
+            a.slot, a.digest, *names_of(snapshot, a.digest), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds,
+            a.first_row,
         )
         for a in status.adapters
-        if a.slot is not None
-    ]
+        if a.slot is not None and a.first_row is not None
+    ]  # fmt: skip
     timeline = [
-        SlotMoment(e.at, e.event, e.slot, e.digest, *names_of(snapshot, e.digest), e.seconds, e.bytes) for e in events
+        SlotMoment(e.at, e.event, e.slot, e.digest, *names_of(snapshot, e.digest), e.seconds, e.bytes)
+        for e in history.events
     ]
+    forecasts = [_forecast_of(one, snapshot) for one in history.forecasts]
     taken = sum(resident.bytes for resident in residents)
-    return ReplicaSlots(engine.id, status.pid, ready.lora_slots, ready.lora_rows, taken, residents, timeline)
+    return ReplicaSlots(engine.id, status.pid, ready.lora_slots, ready.lora_rows, taken, residents, timeline, forecasts)
+
+
+def _forecast_of(forecast: EvictionForecast, snapshot: Snapshot) -> SlotForecast:
+    digests = forecast.digests or []
+    versions = [names_of(snapshot, digest)[1] for digest in digests]
+    return SlotForecast(forecast.rank, forecast.digests is not None, digests, versions)
 
 
 @router.post("/capacity", responses=answers(CapacityAnswer), openapi_extra=schema(CapacityQuestion))

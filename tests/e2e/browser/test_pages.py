@@ -467,6 +467,11 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     row = page.get_by_role("row", name="pirate")
     row.get_by_role("button", name="Pin").wait_for()
     assert row.evaluate(LINES) < 1, "a button's label stands on the line of the row's text"
+    bar = page.get_by_role("list", name="Rank rows").get_by_role("listitem", name=re.compile(r"^pirate@1: rows \d+ to \d+, "))
+    assert bar.inner_text() == "pirate@1"
+    ranks = page.get_by_label("If one more comes").first
+    ranks.select_option(index=1)
+    page.get_by_text("It finds room; nothing leaves.").wait_for()
     page = window.open("/requests?q=pirate")
     assert page.locator(".phases > span").first.evaluate(FILLED) > 0.99, "a request of less than a second, too"
     page.get_by_role("table", name="Requests").get_by_role("link").first.click()

@@ -21,7 +21,7 @@ from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailab
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.main import Progress, serve
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport, SlotEvent
+from multiflora_engine.protocol.messages import EngineStats, EvictionForecast, Ready, ResidencyReport, SlotEvent
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.residency.missing_artifacts import MissingArtifacts
 from multiflora_engine.scheduling.config import QueueFull
@@ -146,6 +146,9 @@ class FakeResidency:
         return []
 
     def history(self) -> list[SlotEvent]:
+        return []
+
+    def forecast(self) -> list[EvictionForecast]:
         return []
 
     def take_moves(self) -> dict[str, str]:

@@ -358,6 +358,24 @@ def test_an_unloaded_adapter_leaves_the_history_of_its_slot(harness):
     assert h.residency.evictions == 0, "nothing had to make room"
 
 
+def test_who_leaves_for_one_more_is_told_before(harness):
+    """By the rule that evicts: what was forecast is what happens then."""
+    h = harness(rows=32, reserved_rows=16)
+    for digest in ("a8", "b8", "c4"):
+        h.get(digest)
+        h.residency.release(digest)
+        h.clock.now += 10
+    h.get("d4")
+    rows = {row.digest: (row.first_row, row.rank) for row in h.residency.snapshot()}
+    assert rows == {"a8": (0, 8), "b8": (8, 8), "c4": (16, 4), "d4": (20, 4)}
+    assert [(f.rank, f.digests) for f in h.residency.forecast()] == [(8, []), (16, ["a8", "b8"])]
+    h.get("e16")
+    assert [event.digest for event in h.residency.history() if event.event == "evict"] == ["a8", "b8"]
+    assert {row.digest: row.first_row for row in h.residency.snapshot()}["a8"] is None
+    # In use: a rank that only they could make room for finds none.
+    assert [(f.rank, f.digests) for f in h.residency.forecast()] == [(8, []), (16, None)]
+
+
 def test_unload_while_reading_or_copying(harness):
     h = harness(bytes_per_poll=1)
     h.files.gate.clear()

@@ -26,10 +26,12 @@ from multiflora_engine.protocol.messages import (
     AdapterResult,
     CacheReply,
     EngineStats,
+    EvictionForecast,
     ProfileReply,
     Ready,
     ResidencyReport,
     SlotEvent,
+    SlotHistory,
     Status,
 )
 from multiflora_engine.protocol.requests import (
@@ -149,7 +151,7 @@ class FakeClient:
     async def status(self) -> Status:
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
-        return Status(0, 1, self.stats, [ResidencyReport("d" * 64, "slot", False, 8, 100, 0, 0, 2.5)])
+        return Status(0, 1, self.stats, [ResidencyReport("d" * 64, "slot", False, 8, 100, 0, 0, 2.5, 16)])
 
     async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
         self.cache_calls.append((action, hash))
@@ -164,8 +166,9 @@ class FakeClient:
             raise EngineUnavailable("engine_dead", "The engine died.")
         return self.profile_reply
 
-    async def slot_history(self) -> list[SlotEvent]:
-        return [SlotEvent(5.0, "load", 0, "d" * 64, 0.75, 100)]
+    async def slot_history(self) -> SlotHistory:
+        forecasts = [EvictionForecast(8, []), EvictionForecast(16, ["d" * 64]), EvictionForecast(64, None)]
+        return SlotHistory(0, [SlotEvent(5.0, "load", 0, "d" * 64, 0.75, 100)], forecasts)
 
     async def _play(self, request: GenerateRequest, stream: TokenStream) -> None:
         if self.hangs:

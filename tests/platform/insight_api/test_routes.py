@@ -396,7 +396,13 @@ async def test_slots_and_what_would_fit(house: House) -> None:
     (replica,) = (await get(house, "slots"))["replicas"]
     assert (replica["slots"], replica["rows"], replica["bytes"]) == (4, 64, 100)
     assert [(r["slot"], r["versions"], r["idle_seconds"]) for r in replica["residents"]] == [(0, ["sql@3"], 2.5)]
+    assert [(r["first_row"], r["rank"]) for r in replica["residents"]] == [(16, 8)]
     assert [(e["event"], e["versions"], e["seconds"]) for e in replica["timeline"]] == [("load", ["sql@3"], 0.75)]
+    assert [(f["rank"], f["fits"], f["versions"]) for f in replica["forecasts"]] == [
+        (8, True, []),
+        (16, True, [["sql@3"]]),
+        (64, False, []),
+    ]
     question = {"ranks": [16, 16], "context_tokens": 100, "sequences": 9}
     fits = (await house.http.post("/api/v1/capacity", json=question)).json()
     assert (fits["adapter_bytes"], fits["rows_needed"], fits["blocks_needed"]) == (32 * 24 * 4, 32, 63)

@@ -9,7 +9,7 @@ import msgspec
 
 class SlotResident(msgspec.Struct, frozen=True):
     """A version on the device. names: of all adapters that have this content; none when it is no longer registered.
-    versions: the same as `name@number`; of a mix, its recipe."""
+    versions: the same as `name@number`; of a mix, its recipe. first_row: of its `rank` rows in the pool."""
 
     slot: int
     digest: str
@@ -20,6 +20,7 @@ class SlotResident(msgspec.Struct, frozen=True):
     pinned: bool
     users: int
     idle_seconds: float
+    first_row: int
 
 
 class SlotMoment(msgspec.Struct, frozen=True):
@@ -35,6 +36,16 @@ class SlotMoment(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class SlotForecast(msgspec.Struct, frozen=True):
+    """What leaves for one more adapter of this rank, first what leaves first. fits: else it finds no room beside what
+    is pinned or in use. digests, versions: of each that leaves."""
+
+    rank: int
+    fits: bool
+    digests: list[str]
+    versions: list[Sequence[str]]
+
+
 class ReplicaSlots(msgspec.Struct, frozen=True):
     """replica: the engine's id. rows: rank rows of the pool. bytes: that the residents take."""
 
@@ -45,6 +56,7 @@ class ReplicaSlots(msgspec.Struct, frozen=True):
     bytes: int
     residents: list[SlotResident]
     timeline: list[SlotMoment]
+    forecasts: list[SlotForecast]
 
 
 class SlotsAnswer(msgspec.Struct, frozen=True):

@@ -5,13 +5,13 @@ import { chosenOf, ofBase, useBases } from "../lib/bases.js";
 import { bytes, count } from "../lib/format.js";
 import { t } from "../lib/language.js";
 import { useResource } from "../lib/resource.js";
-import { colourOf } from "../lib/theme.js";
 import { attempt } from "../lib/toasts.js";
 import { BaseChoice, OfBase } from "../components/base.js";
-import { Badge, Card, Names, PageHeader, Share, Time } from "../components/bits.js";
+import { Badge, Card, Names, PageHeader, Time } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
 import { Capacity } from "./slots/capacity.js";
+import { RowMap } from "./slots/row-map.js";
 import { Timeline } from "./slots/timeline.js";
 
 export default function Slots() {
@@ -38,9 +38,8 @@ function Replica({ replica, of, onChange }) {
   const engine = of > 1 ? t` of engine ${replica.replica}` : "";
   const { residents, rows, slots } = replica;
   const used = residents.reduce((sum, one) => sum + one.rank, 0);
-  const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: t("free"), value: Math.max(0, rows - used), colour: "var(--hover)" }];
   return html`<${Card} title=${t`On the device${engine}`} about=${t`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
-      <div class="body-row"><${Share} label=${t("Rank rows")} parts=${parts} /></div>
+      <div class="body-row"><${RowMap} replica=${replica} label=${t("Rank rows")} /></div>
       ${residents.length === 0 ? html`<${Empty} title=${t("No adapter is on the device")}>${t("The first request for one brings it there.")}<//>` : html`<${Table} kind="on the device" name=${file("on the device")} label=${t`On the device${engine}`} columns=${columnsOf(replica.replica, onChange)} rows=${residents} keyOf=${(one) => one.digest} />`}
     <//>
     <${Card} title=${t`Loads and evictions${engine}`} about=${t`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} name=${file("loads and evictions")} label=${t`Loads and evictions${engine}`} /><//>`;
