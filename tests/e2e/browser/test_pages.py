@@ -467,7 +467,8 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     row = page.get_by_role("row", name="pirate")
     row.get_by_role("button", name="Pin").wait_for()
     assert row.evaluate(LINES) < 1, "a button's label stands on the line of the row's text"
-    bar = page.get_by_role("list", name="Rank rows").get_by_role("listitem", name=re.compile(r"^pirate@1: rows \d+ to \d+, "))
+    rank_rows = page.get_by_role("list", name="Rank rows")
+    bar = rank_rows.get_by_role("listitem", name=re.compile(r"^pirate@1: rows \d+ to \d+, "))
     assert bar.inner_text() == "pirate@1"
     ranks = page.get_by_label("If one more comes").first
     ranks.select_option(index=1)

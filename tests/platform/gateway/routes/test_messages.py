@@ -265,9 +265,9 @@ async def test_it_is_counted_and_listed_as_chat_is(house: House) -> None:
         answer["usage"]["output_tokens"],
     )
     (listed,) = house.services.insight.requests.newest()
-    assert (listed.facts.path, listed.facts.model) == (PATH, "sql")
+    assert (listed.view().path, listed.model) == (PATH, "sql")
     await house.post(PATH, {**ASKED, "messages": []})
-    assert next(house.services.insight.requests.newest()).facts.path == PATH
+    assert next(house.services.insight.requests.newest()).view().path == PATH
     text = (await house.http.get("/metrics")).text
     assert f'route="{PATH}"' in text
 
