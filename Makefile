@@ -10,6 +10,7 @@
 # make demo       train the demo's model and adapters from nothing (45 minutes and more)
 # make gpu-packages  what a machine with an NVIDIA GPU and no network lacks, in .gpu-packages, to be carried there
 # make gpu-check  on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
+# make gpu-predict  here: what steps of Llama 3.1 8B must take at least on known cards
 # make gpu-contact  there, in calls of nine minutes: all that is to be measured, in the order of its worth
 # make clean      remove .venv, caches and the demo server's data
 # make help       print this
@@ -37,7 +38,7 @@ define needs_gpu
   echo "This needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
 endef
 
-.PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-contact client demo clean help
+.PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-predict gpu-contact client demo clean help
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -74,6 +75,9 @@ gpu-packages:
 gpu-check:
 	$(needs_gpu)
 	$(ON_GPU) -m gpu.check --output $(OUT) -- $(PYTEST_ARGS)
+
+gpu-predict: $(VENV)/.installed
+	PYTHONPATH=$(SOURCES) $(BIN)/python -P -m gpu.predict
 
 gpu-contact:
 	$(needs_gpu)
