@@ -57,13 +57,14 @@ class Shape:
 
 DECODE = [Shape(batch, 1, context) for batch in (1, 32, 128, 256) for context in (512, 2048)]
 PREFILL = [Shape(1, 1024, 1024), Shape(1, 8192, 8192), Shape(1, 32768, 32768), Shape(1, 16, 32768)]
+SLOPED = [Shape(32, 1, 2048), Shape(1, 8192, 8192)]
 SHARED = [Shape(16, 1, 1056, 1024), Shape(32, 1, 2176, 2048), Shape(128, 1, 1152, 1024), Shape(128, 1, 640, 128)]
 
 
 class Work:
     """Random caches, shuffled blocks and one step's lengths."""
 
-    def __init__(self, shape: Shape, heads: AttentionHeads, device: torch.device) -> None:
+    def __init__(self, shape: Shape, heads: AttentionHeads, device: torch.device, sloped: bool = False) -> None:
         self.shape, self.heads, self._scale = shape, heads, heads.head_size**-0.5
         own, common = -(-(shape.context - shape.shared) // BLOCK_SIZE), shape.shared // BLOCK_SIZE
         blocks = common + shape.sequences * own
@@ -80,6 +81,8 @@ class Work:
         self._starts = torch.arange(0, tokens + 1, shape.queries, dtype=torch.int32, device=device)
         self._lengths = torch.full((shape.sequences,), shape.context, dtype=torch.int32, device=device)
         self._device_tables = self._tables.to(device)
+        exponents = torch.arange(1, heads.q_heads + 1, dtype=torch.float32, device=device)
+        self._slopes = torch.exp2(-8 * exponents / heads.q_heads) if sloped else None
 
     def plain(self) -> torch.Tensor:
         """Returns the last layer's results."""
@@ -105,7 +108,9 @@ class Work:
         return call
 
     def _step(self, plan: AttentionPlan | CascadePlan) -> AttentionStep:
-        return AttentionStep(self._starts, self._lengths, self._device_tables, self._scale, plan=plan)
+        return AttentionStep(
+            self._starts, self._lengths, self._device_tables, self._scale, plan=plan, slopes=self._slopes
+        )
 
     def row(self, name: str, call: Callable[[], torch.Tensor]) -> Row:
         shape, heads = self.shape, self.heads
@@ -120,11 +125,15 @@ def attention_probes(
     heads: AttentionHeads = LLAMA_HEADS,
     plain: Sequence[Shape] = (*DECODE, *PREFILL),
     shared: Sequence[Shape] = SHARED,
+    sloped: Sequence[Shape] = SLOPED,
 ) -> Iterator[Probe]:
     """Both rows of a shared shape have the floor of reading the common blocks once."""
     for shape in plain:
         name = "attention decode" if shape.queries == 1 else "attention prefill"
         yield Probe(f"{name}, {shape}", partial(_plain_row, name, shape, heads, device))
+    for shape in sloped:
+        name = "attention ALiBi"
+        yield Probe(f"{name}, {shape}", partial(_plain_row, name, shape, heads, device, sloped=True))
     for shape in shared:
         name = "attention shared, plain"
         yield Probe(f"{name}, {shape}", partial(_plain_row, name, shape, heads, device))
@@ -132,8 +141,8 @@ def attention_probes(
         yield Probe(f"{name}, {shape}", partial(_cascade_row, name, shape, heads, device))
 
 
-def _plain_row(name: str, shape: Shape, heads: AttentionHeads, device: torch.device) -> Row:
-    work = Work(shape, heads, device)
+def _plain_row(name: str, shape: Shape, heads: AttentionHeads, device: torch.device, sloped: bool = False) -> Row:
+    work = Work(shape, heads, device, sloped)
     return work.row(name, work.plain)
 
 
