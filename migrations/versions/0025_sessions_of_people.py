@@ -12,11 +12,9 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # Null: until its end. A server of the version before closes sessions beside this one, and knows no such column.
     with op.batch_alter_table("closed_sessions") as table:
         table.add_column(sa.Column("issued_until", sa.BigInteger(), nullable=True))
-    op.execute("UPDATE closed_sessions SET issued_until = ends_at")
-    with op.batch_alter_table("closed_sessions") as table:
-        table.alter_column("issued_until", existing_type=sa.BigInteger(), nullable=False)
 
 
 def downgrade() -> None:

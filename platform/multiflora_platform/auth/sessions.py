@@ -79,7 +79,7 @@ class Sessions:
     async def load(self) -> None:
         async with self._database.read() as session:
             rows = await session.scalars(select(ClosedSessionRow))
-            self._closed = {row.id: _Closed(row.ends_at, row.issued_until) for row in rows}
+            self._closed = {row.id: _Closed(row.ends_at, row.issued_until or row.ends_at) for row in rows}
 
     async def follow(self, events: Sequence[EventRow]) -> None:
         """Another process's."""

@@ -97,8 +97,8 @@ class ClosedSessionRow(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     # Unix seconds, also below.
     ends_at: Mapped[int] = mapped_column(BigInteger)
-    # Sessions whose token the provider issued later stay.
-    issued_until: Mapped[int] = mapped_column(BigInteger)
+    # Sessions whose token the provider issued later stay; None, of a server of an older release: until its end.
+    issued_until: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class DailyRefusalRow(Base):
