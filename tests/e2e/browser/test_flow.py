@@ -193,27 +193,27 @@ def test_a_split_by_hand_shows_what_its_versions_do(window: Window, shop: Server
 
 def test_answers_that_differ_become_cases_of_an_eval(window: Window, shop: Server, adapter_folder: Path) -> None:
     for folder in (adapter_folder, EXTRACT):
-        register(window, "differing", folder)
+        register(window, "disputed", folder)
     with shop.http() as http:
-        path = "/api/v1/adapters/differing/aliases/default"
+        path = "/api/v1/adapters/disputed/aliases/default"
         etag = {"If-Match": http.get(path).headers["etag"]}
         assert http.post(f"{path}/rollout", json={"candidate": 2}, headers=etag).status_code == 201
-        page = window.open("/adapters/differing?tab=aliases")
+        page = window.open("/adapters/disputed?tab=aliases")
         page.get_by_text("Answers that differ: 0 of 0").click()
         page.get_by_role("button", name="Copy 10% of them").click()
         window.toast("Copies of 10% of the requests run on v2.")
         assert http.patch(f"{path}/rollout", json={"shadow_percent": 100}).json()["shadow_percent"] == 100
         messages = [{"role": "user", "content": PROMPT}]
-        chat = {"model": "differing", "messages": messages, "max_tokens": 24, "temperature": 0}
+        chat = {"model": "disputed", "messages": messages, "max_tokens": 24, "temperature": 0}
         assert http.post("/v1/chat/completions", json=chat).status_code == 200
-        page = window.open("/adapters/differing?tab=aliases")
+        page = window.open("/adapters/disputed?tab=aliases")
         page.get_by_text("Answers that differ: 1 of 1").click()
         page.get_by_role("group", name="Prompt").get_by_text(PROMPT).wait_for()
         page.locator(".pairs mark.left", has_text="SELECT name").wait_for()
         page.get_by_role("button", name="v1 is right").click()
         page.get_by_role("link", name="differences").click()
         page.get_by_text("differences, version 1: 1 prompts").wait_for()
-        (case,) = http.get("/api/v1/adapters/differing/evals/differences").json()["cases"]
+        (case,) = http.get("/api/v1/adapters/disputed/evals/differences").json()["cases"]
     assert (case["messages"], case["max_tokens"], case["checks"][0]["type"]) == (messages, 24, "exact")
     assert case["checks"][0]["text"].startswith("SELECT name")
 
