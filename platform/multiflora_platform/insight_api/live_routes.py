@@ -26,8 +26,8 @@ _ALIVE_SECONDS = 15
 
 class News(msgspec.Struct, frozen=True, omit_defaults=True):
     """changed: of kinds of things, stamps that are others than in the News before: `records` (what the database holds),
-    `adapters` (with their versions and aliases), `requests` (of all, or of the tenant whose key it is, and the copies
-    that rollouts make), and for admins `engines` and `alerts`. point: of the series, for admins, each second."""
+    `adapters` (with their versions and aliases), `requests` (of all, or of the tenant whose key it is), and for admins
+    `engines` and `alerts`. point: of the series, for admins, each second."""
 
     changed: Mapping[str, str] = {}
     point: Point | None = None
@@ -66,7 +66,7 @@ def _stamps(services: Services, principal: Principal) -> dict[str, str]:
     stamps = {
         "records": str(registry.database.commits),
         "adapters": str(registry.num_snapshots),
-        "requests": f"{course.stamp(time.time())}.{registry.rollouts.num_shadows}",
+        "requests": course.stamp(time.time()),
     }
     if not principal.is_admin:
         return stamps

@@ -235,7 +235,6 @@ class FakeRollouts:
         self.outcomes: list[tuple[int, RequestOutcome]] = []
         self.pairs: list[tuple[AskedPrompt, list[int], list[int]]] = []
         self.refusals = 0
-        self.num_shadows = 0
         self.candidate: str | None = "c" * 64
 
     def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:

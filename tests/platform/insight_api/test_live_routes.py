@@ -82,16 +82,6 @@ async def test_a_change_of_the_database_of_an_engine_and_of_the_alerts_is_told(
     assert set(changed["changed"]) == {"records", "adapters", "alerts", "engines"}
 
 
-async def test_the_end_of_a_copy_that_a_rollout_made_is_told(house: House) -> None:
-    """It comes after the request that it is a copy of, and what a rollout's card shows changes."""
-
-    async def end_copy() -> None:
-        house.registry.rollouts.num_shadows += 1
-
-    frames = await heard(house, end_copy)
-    assert [list(frame.get("changed", {})) for frame in frames[1:]] == [[], ["requests"]]
-
-
 async def test_a_tenant_hears_of_its_own_requests_alone(house: House) -> None:
     key = {"Authorization": f"Bearer {TENANT}"}
     first, own = await heard(house, lambda: ask(house, TENANT), key)

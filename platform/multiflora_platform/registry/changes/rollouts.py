@@ -138,12 +138,6 @@ class RolloutChanges:
         """By all servers, of one that runs; None: nothing yet."""
         return self._seen.of_all(row.id, row.percent)
 
-    @property
-    def num_shadows(self) -> int:
-        """Copies of requests, of the rollouts that run, that have ended on this server."""
-        shadows = [self._seen.own(rollout_id).shadow for rollout_id in self._seen.rollouts]
-        return sum(shadow.requests + shadow.errors + shadow.skipped for shadow in shadows)
-
     def observations(self, rollout: RolloutEntry) -> Observations:
         """This server's own, to add to. Of a rollout that has ended: some that nothing reads, so that a late request
         changes no evidence."""
