@@ -1,7 +1,7 @@
 // y = x W^T + bias for few rows of x, by instructions of AVX-512 that multiply several narrow values of a lane and add
 // up their products in 32 bits: two of bfloat16, or four bytes. x is rounded to such values.
 //
-// Up to DOT_ROWS rows: vectors run over k, and W streams once for up to four rows of x. More rows: x is transposed lane
+// One to a few rows: vectors run over k, and W streams once for up to four rows of x. More rows: x is transposed lane
 // by lane, and each lane of W, read where it lies, is broadcast against a vector of rows. W is never repacked or copied.
 #include "rounding.h"
 
@@ -20,14 +20,17 @@ struct Pairs {
     static inline Sums add(Sums sums, __m512i x, __m512i w) {
         return _mm512_dpbf16_ps(sums, (__m512bh)x, (__m512bh)w);
     }
-    static inline Vec rounded(Vec v) { return (Vec)_mm512_castsi512_ps(_mm512_slli_epi32(
-        _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v)), 16)); }
+    static inline Vec rounded(Vec v) {
+        const __m256i halves = (__m256i)_mm512_cvtneps_pbh((__m512)v);
+        return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+    }
     void round(int64_t t, int32_t* lanes) const {
         const Product& a = args.product;
         const float* x = a.x + t * a.x_stride;
-        for (int64_t i = 0; i < a.k; i += 2 * LANES)
-            _mm512_storeu_si512(lanes + i / VALUES, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(x + i + LANES),
-                                                                                 (__m512)load(x + i)));
+        for (int64_t i = 0; i < a.k; i += 2 * LANES) {
+            const __m512 first = (__m512)load(x + i), second = (__m512)load(x + i + LANES);
+            _mm512_storeu_si512(lanes + i / VALUES, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+        }
     }
     // Of a column, and of as many rows from `row` on as there are lanes.
     inline Vec finish(Sums sums, int64_t, int64_t) const { return rounded((Vec)sums); }
