@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ def test_several_ranks_answer_as_one() -> None:
     base, adapted = found[0]
     assert base != adapted
     assert found == [[base, adapted]] * len(DIVIDED)
+
+
+@pytest.fixture(autouse=True)
+def _heeds_ctrl_c() -> Iterator[None]:
+    """Who starts the tests in the background has them ignore it, and what they start as well."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press_in_step(llm: LLM, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
