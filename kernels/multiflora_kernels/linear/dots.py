@@ -28,7 +28,7 @@ def multiplies_bfloat16(w: NarrowMatrix) -> bool:
 
 def bfloat16_product(x: torch.Tensor, w: NarrowMatrix) -> torch.Tensor:
     """x: [T, K] float32. Semantics: y[t] = bfloat16(W @ bfloat16(x[t])), sums in float32; returns float32 [T, N]."""
-    x, y = _contiguous_rows(x), torch.empty((len(x), w.shape[0]))
+    x, y = x if x.stride(1) == 1 else x.contiguous(), torch.empty((len(x), w.shape[0]))
     native = native_function("multiflora_bfloat16_dots", "pl")
     assert native is not None, "see multiplies_bfloat16"
     if len(x):
@@ -43,9 +43,9 @@ def multiplies_bytes(w: NarrowMatrix) -> bool:
 
 
 def byte_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
-    """x: [T, K] float32, bias: [N] float32, largest: of x's codes, at most 127. Returns float32 [T, N], see
+    """x: [T, K] float32, rows contiguous, bias: [N] float32, largest: of x's codes, at most 127. Returns float32 [T, N], see
     `integer_linear`."""
-    x, y = _contiguous_rows(x), torch.empty((len(x), w.shape[0]))
+    y = torch.empty((len(x), w.shape[0]))
     native = native_function("multiflora_byte_dots", "pllp")
     assert native is not None, "see multiplies_bytes"
     if len(x):
@@ -55,7 +55,3 @@ def byte_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, la
 
 def _fills_vectors(w: NarrowMatrix) -> bool:
     return w.codes.is_contiguous() and w.shape[1] * w.bits // 8 % _VECTOR_BYTES == 0
-
-
-def _contiguous_rows(x: torch.Tensor) -> torch.Tensor:
-    return x if x.stride(1) == 1 else x.contiguous()

@@ -2,13 +2,14 @@
 // up their products in 32 bits: two of bfloat16, or four bytes. x is rounded to such values.
 //
 // One to a few rows: vectors run over k, and W streams once for up to four rows of x. More rows: x is transposed lane
-// by lane, and each lane of W, read where it lies, is broadcast against a vector of rows. W is never repacked or copied.
+// by lane, and each lane of W, read where it lies, is broadcast against a vector of rows. W is never copied.
+#include "pairs.h"
 #include "rounding.h"
 
 #if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 static_assert(LANES == 16, "AVX-512");
 
-static inline __m512i load_lanes(const int32_t* p) { return _mm512_loadu_si512(p); }
+static inline __m512i load_lanes(const void* p) { return _mm512_loadu_si512(p); }
 
 #if defined(__AVX512BF16__)
 // Rows of x and W are bfloat16; so is what a sum is rounded to, as a library's product of them would be.
@@ -24,13 +25,8 @@ struct Pairs {
         const __m256i halves = (__m256i)_mm512_cvtneps_pbh((__m512)v);
         return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
     }
-    void round(int64_t t, int32_t* lanes) const {
-        const Product& a = args.product;
-        const float* x = a.x + t * a.x_stride;
-        for (int64_t i = 0; i < a.k; i += 2 * LANES) {
-            const __m512 first = (__m512)load(x + i), second = (__m512)load(x + i + LANES);
-            _mm512_storeu_si512(lanes + i / VALUES, (__m512i)_mm512_cvtne2ps_pbh(second, first));
-        }
+    void round(int64_t t, float* lanes) const {
+        pair_inputs(args.product.x + t * args.product.x_stride, args.product.k, lanes);
     }
     // Of a column, and of as many rows from `row` on as there are lanes.
     inline Vec finish(Sums sums, int64_t, int64_t) const { return rounded((Vec)sums); }
@@ -49,10 +45,12 @@ struct Quads {
     int64_t limit;
 
     static inline Sums add(Sums sums, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(sums, x, w); }
-    void round(int64_t t, int32_t* lanes) const {
+    void round(int64_t t, float* lanes) const {
         const Product& a = args.product;
         row_scales[t] = round_row(a.x + t * a.x_stride, a.k, limit, reinterpret_cast<int8_t*>(lanes), a.k);
-        for (int64_t i = 0; i < a.k / VALUES; ++i) lanes[i] ^= static_cast<int32_t>(0x80808080);
+        const __m512i signs = _mm512_set1_epi8(-128);
+        for (int64_t i = 0; i < a.k / VALUES; i += LANES)
+            _mm512_storeu_si512(lanes + i, _mm512_xor_si512(load_lanes(lanes + i), signs));
     }
     inline Vec finish(Sums sums, int64_t column, int64_t row) const {
         const VecInt whole = (VecInt)sums - 128 * column_sums[column];
@@ -65,21 +63,20 @@ struct Quads {
 };
 #endif
 
+// y[t][c] of ROWS rows of x and COLUMNS rows of W. a: the product, its inputs lanes of rounded values
 template <class Form, int ROWS, int COLUMNS>
-static inline void dot_block(const Form& form, const int32_t* x, const int32_t* w, int64_t lanes, int64_t row,
-                             int64_t column) {
-    const Product& a = form.args.product;
-    x += row * lanes;
-    w += column * lanes;
+static inline void dot_block(const Form& form, const Product& a, const int32_t* w, int64_t row, int64_t column) {
+    const float* x = a.x + row * a.k;
+    w += column * a.k;
     typename Form::Sums total[ROWS][COLUMNS] = {};
-    for (int64_t i = 0; i < lanes; i += LANES) {
+    for (int64_t i = 0; i < a.k; i += LANES) {
         __m512i values[COLUMNS];
         for (int c = 0; c < COLUMNS; ++c) {
-            __builtin_prefetch(w + (c + COLUMNS) * lanes + i);
-            values[c] = load_lanes(w + c * lanes + i);
+            __builtin_prefetch(w + (c + COLUMNS) * a.k + i);
+            values[c] = load_lanes(w + c * a.k + i);
         }
         for (int t = 0; t < ROWS; ++t) {
-            const __m512i v = load_lanes(x + t * lanes + i);
+            const __m512i v = load_lanes(x + t * a.k + i);
             for (int c = 0; c < COLUMNS; ++c) total[t][c] = Form::add(total[t][c], v, values[c]);
         }
     }
@@ -90,16 +87,23 @@ static inline void dot_block(const Form& form, const int32_t* x, const int32_t* 
 }
 
 template <class Form, int COLUMNS>
-static void dot_columns(const Form& form, const int32_t* x, const int32_t* w, int64_t lanes, int64_t column) {
-    const int64_t rows = form.args.product.rows;
+static void dot_columns(const Form& form, const Product& a, const int32_t* w, int64_t column) {
     int64_t row = 0;
-    for (; row + 4 <= rows; row += 4) dot_block<Form, 4, COLUMNS>(form, x, w, lanes, row, column);
-    for (; row + 2 <= rows; row += 2) dot_block<Form, 2, COLUMNS>(form, x, w, lanes, row, column);
-    for (; row < rows; ++row) dot_block<Form, 1, COLUMNS>(form, x, w, lanes, row, column);
+    for (; row + 4 <= a.rows; row += 4) dot_block<Form, 4, COLUMNS>(form, a, w, row, column);
+    for (; row + 2 <= a.rows; row += 2) dot_block<Form, 2, COLUMNS>(form, a, w, row, column);
+    for (; row < a.rows; ++row) dot_block<Form, 1, COLUMNS>(form, a, w, row, column);
 }
 
+template <class Form>
+static void dot_item(const Form& form, const Product& a, const int32_t* w, int64_t first, int64_t last) {
+    int64_t column = first;
+    for (; column + 4 <= last; column += 4) dot_columns<Form, 4>(form, a, w, column);
+    for (; column < last; ++column) dot_columns<Form, 1>(form, a, w, column);
+}
+
+// x: a panel of rows from `row` on, transposed
 template <class Form, int COLUMNS, int VECS>
-static inline void broadcast_block(const Form& form, const int32_t* x, const int32_t* w, int64_t lanes, int64_t row,
+static inline void broadcast_block(const Form& form, const float* x, const int32_t* w, int64_t lanes, int64_t row,
                                    int64_t column, float* out) {
     w += column * lanes;
     typename Form::Sums total[COLUMNS][VECS] = {};
@@ -120,7 +124,7 @@ static inline void broadcast_block(const Form& form, const int32_t* x, const int
 }
 
 template <class Form, int VECS>
-static void broadcast_columns(const Form& form, const int32_t* x, const int32_t* w, int64_t lanes, int64_t row,
+static void broadcast_columns(const Form& form, const float* x, const int32_t* w, int64_t lanes, int64_t row,
                               int64_t first, int64_t last, float* out) {
     int64_t c = first;
     for (; c + UNROLL <= last; c += UNROLL)
@@ -128,77 +132,48 @@ static void broadcast_columns(const Form& form, const int32_t* x, const int32_t*
     for (; c < last; ++c) broadcast_block<Form, 1, VECS>(form, x, w, lanes, row, c, out + (c - first) * VECS * LANES);
 }
 
-// Lanes `start` to start + LANES of all rows, in panels of two vectors of rows, as product.h has them of floats.
-static void transpose_lanes(const int32_t* x, int64_t rows, int64_t lanes, int64_t start, int32_t* turned) {
-    for (int64_t row = 0; row < rows; row += PANEL) {
-        const int64_t width = row + LANES < rows ? PANEL : LANES, count = std::min(width, rows - row);
-        int32_t* panel = turned + row * lanes;
-        for (int64_t i = start; i < start + LANES; ++i)
-            for (int64_t t = 0; t < width; ++t) panel[i * width + t] = t < count ? x[(row + t) * lanes + i] : 0;
+template <class Form>
+static void broadcast_item(const Form& form, const Product& a, const float* x, const int32_t* w, int64_t first,
+                           int64_t last) {
+    float out[BLOCK * PANEL];
+    for (int64_t row = 0; row < a.rows; row += PANEL) {
+        const bool is_wide = row + LANES < a.rows;
+        if (is_wide) broadcast_columns<Form, 2>(form, x + row * a.k, w, a.k, row, first, last, out);
+        else broadcast_columns<Form, 1>(form, x + row * a.k, w, a.k, row, first, last, out);
+        write_panel(a, out, is_wide ? PANEL : LANES, row, first, last);
     }
 }
 
 template <class Form>
-static void multiply(const Form& form, bool dots, int32_t* x, int32_t* turned) {
-    const Product& a = form.args.product;
+static void multiply(const Form& form, bool dots) {
+    // Lanes of rounded values travel as floats do.
+    static thread_local std::vector<float> rounded;
+    Product a = form.args.product;
+    a.k /= Form::VALUES;
+    a.x_stride = a.k;
+    rounded.resize(a.rows * a.k);
+    float* x = rounded.data();
+    a.x = x;
     const int32_t* w = reinterpret_cast<const int32_t*>(form.args.codes);
-    const int64_t lanes = a.k / Form::VALUES, items = (a.columns + BLOCK - 1) / BLOCK;
-    const int threads = threads_for(a.columns * a.k, 1 << 16);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-#pragma omp for schedule(static)
-        for (int64_t t = 0; t < a.rows; ++t) form.round(t, x + t * lanes);
-        if (!dots) {
-#pragma omp for schedule(static)
-            for (int64_t start = 0; start < lanes; start += LANES) transpose_lanes(x, a.rows, lanes, start, turned);
-        }
-#pragma omp for schedule(static)
-        for (int64_t item = 0; item < items; ++item) {
-            const int64_t first = item * BLOCK, last = std::min(a.columns, first + BLOCK);
-            if (dots) {
-                int64_t column = first;
-                for (; column + 4 <= last; column += 4) dot_columns<Form, 4>(form, x, w, lanes, column);
-                for (; column < last; ++column) dot_columns<Form, 1>(form, x, w, lanes, column);
-                continue;
-            }
-            float out[BLOCK * PANEL];
-            for (int64_t row = 0; row < a.rows; row += PANEL) {
-                const bool is_wide = row + LANES < a.rows;
-                const int32_t* panel = turned + row * lanes;
-                if (is_wide) broadcast_columns<Form, 2>(form, panel, w, lanes, row, first, last, out);
-                else broadcast_columns<Form, 1>(form, panel, w, lanes, row, first, last, out);
-                write_panel(a, out, is_wide ? PANEL : LANES, row, first, last);
-            }
-        }
-    }
+    multiply_items(
+        a, dots, [&](int64_t t) { form.round(t, x + t * a.k); },
+        [&](int64_t first, int64_t last) { dot_item(form, a, w, first, last); },
+        [&](const float* turned, int64_t first, int64_t last) { broadcast_item(form, a, turned, w, first, last); });
 }
-
-// Room of this thread for rows of `lanes` lanes, rounded up to whole vectors of rows.
-static int32_t* room(std::vector<int32_t>& kept, int64_t rows, int64_t lanes) {
-    kept.resize((rows + LANES - 1) / LANES * LANES * lanes);
-    return kept.data();
-}
-
-static thread_local std::vector<int32_t> rounded_rows, turned_rows;
 #endif
 
 // k is a multiple of 32. dots: few rows, of which vectors run over k.
 #if defined(__AVX512BF16__)
 extern "C" void multiflora_bfloat16_dots(const NarrowArgs* args, int64_t dots) {
-    const Product& a = args->product;
-    const int64_t lanes = a.k / Pairs::VALUES;
-    multiply(Pairs{*args}, dots, room(rounded_rows, a.rows, lanes), dots ? nullptr : room(turned_rows, a.rows, lanes));
+    multiply(Pairs{*args}, dots);
 }
 #endif
 
 // k is a multiple of 64 and at most 65536. limit: of x's codes, at most 127
 #if defined(__AVX512VNNI__)
 extern "C" void multiflora_byte_dots(const NarrowArgs* args, int64_t dots, int64_t limit, const int32_t* column_sums) {
-    const Product& a = args->product;
     static thread_local std::vector<float> row_scales;
-    row_scales.resize((a.rows + LANES - 1) / LANES * LANES);
-    const int64_t lanes = a.k / Quads::VALUES;
-    multiply(Quads{*args, column_sums, row_scales.data(), limit}, dots, room(rounded_rows, a.rows, lanes),
-             dots ? nullptr : room(turned_rows, a.rows, lanes));
+    row_scales.resize((args->product.rows + LANES - 1) / LANES * LANES);
+    multiply(Quads{*args, column_sums, row_scales.data(), limit}, dots);
 }
 #endif

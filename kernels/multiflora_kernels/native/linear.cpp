@@ -67,6 +67,6 @@ extern "C" void multiflora_linear(const LinearArgs* args, int64_t dots) {
     const Product a = args->product;
     const float* w = args->w;
     multiply_items(
-        a, dots, [&](int64_t first, int64_t last) { dot_item(a, w, first, last); },
+        a, dots, AsTheyLie{}, [&](int64_t first, int64_t last) { dot_item(a, w, first, last); },
         [&](const float* x, int64_t first, int64_t last) { broadcast_item(a, w, x, first, last); });
 }

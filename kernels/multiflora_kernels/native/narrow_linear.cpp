@@ -224,7 +224,7 @@ template <class Form>
 static void multiply(const NarrowArgs& args, const Form& form, bool dots) {
     const Matrix<Form> w(args, form);
     multiply_items(
-        args.product, dots, [&](int64_t first, int64_t last) { dot_item(w, first, last); },
+        args.product, dots, AsTheyLie{}, [&](int64_t first, int64_t last) { dot_item(w, first, last); },
         [&](const float* x, int64_t first, int64_t last) { widened_item(w, x, first, last); });
 }
 

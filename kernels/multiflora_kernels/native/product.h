@@ -4,6 +4,7 @@
 #include "vector.h"
 
 #include <algorithm>
+#include <type_traits>
 
 struct Product {
     float* y;
@@ -77,9 +78,12 @@ static void transpose(const Product& a, float* x, int64_t start) {
     }
 }
 
-// All work items of a product: dot(first, last) reads x as it lies, broadcast(x, first, last) has it transposed.
-template <class Dot, class Broadcast>
-static void multiply_items(const Product& a, bool dots, Dot dot, Broadcast broadcast) {
+struct AsTheyLie {};  // rows of x that need not be made first
+
+// All work items of a product: make(t) writes row t of x, then dot(first, last) reads x as it lies, or
+// broadcast(x, first, last) has it transposed.
+template <class Make, class Dot, class Broadcast>
+static void multiply_items(const Product& a, bool dots, Make make, Dot dot, Broadcast broadcast) {
     const int64_t items = (a.columns + BLOCK - 1) / BLOCK;
     const int threads = threads_for(a.columns * a.k, 1 << 16);
     static thread_local std::vector<float> transposed;
@@ -87,6 +91,10 @@ static void multiply_items(const Product& a, bool dots, Dot dot, Broadcast broad
     float* x = transposed.data();
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        if constexpr (!std::is_same_v<Make, AsTheyLie>) {
+#pragma omp for schedule(static)
+            for (int64_t t = 0; t < a.rows; ++t) make(t);
+        }
         if (!dots) {
 #pragma omp for schedule(static)
             for (int64_t start = 0; start < a.k; start += LANES) transpose(a, x, start);
