@@ -43,8 +43,8 @@ def multiplies_bytes(w: NarrowMatrix) -> bool:
 
 
 def byte_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
-    """x: [T, K] float32, rows contiguous, bias: [N] float32, largest: of x's codes, at most 127. Returns float32 [T, N], see
-    `integer_linear`."""
+    """x: [T, K] float32 with contiguous rows, bias: [N] float32, largest: of x's codes, at most 127. Returns float32
+    [T, N], see `integer_linear`."""
     y = torch.empty((len(x), w.shape[0]))
     native = native_function("multiflora_byte_dots", "pllp")
     assert native is not None, "see multiplies_bytes"
