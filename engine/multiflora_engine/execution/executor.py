@@ -22,7 +22,7 @@ from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays, ada
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.sampling.sampler import PromptLogprobs
-from multiflora_kernels.attention.cascade import shared_groups
+from multiflora_kernels.attention.cascade import CPU_COSTS, GPU_COSTS, shared_groups
 from multiflora_kernels.attention.plan import QueryBounds
 from multiflora_kernels.lora.batched_lora import LoraSegments
 
@@ -75,6 +75,8 @@ class StepExecutor:
         self._staging = staging
         self._score_prompt = score_prompt
         self._graphs = graphs
+        self._groups_eagerly = staging.is_on_host  # on a GPU only graphs have groups
+        self._costs = CPU_COSTS if staging.is_on_host else GPU_COSTS
 
     def begin(self, arrays: StepArrays) -> BegunStep:
         """Writes the KV of all tokens. Waits for nothing that the device does."""
@@ -88,7 +90,8 @@ class StepExecutor:
 
     def build(self, arrays: StepArrays) -> ForwardBatch:
         """The pass's input, on the device; nothing is computed."""
-        return forward_batch(arrays, self._staging, self.feedback)
+        groups = self._groups(arrays) if self._groups_eagerly else None
+        return forward_batch(arrays, self._staging, self.feedback, groups)
 
     def begin_built(self, arrays: StepArrays, batch: ForwardBatch) -> BegunStep:
         """`begin` with what `build` made of the arrays; never a graph."""
@@ -116,10 +119,10 @@ class StepExecutor:
         return graphs.fits(arrays) and self._decoder.runs_in_graphs(slots)
 
     def _groups(self, arrays: StepArrays) -> npt.NDArray[np.int32] | None:
-        """Found on the host, because a graph with them is another one than without."""
+        """Found on the host, because a graph with them is another one than without. None: each for itself."""
         if not arrays.is_decode:
             return None
-        return shared_groups(arrays.block_tables, arrays.context_lens, self._cache.block_size, self._heads)
+        return shared_groups(arrays.block_tables, arrays.context_lens, self._cache.block_size, self._heads, self._costs)
 
     def _logits(self, step: BegunStep, hidden: torch.Tensor) -> torch.Tensor | None:
         """hidden: [L, H] as the batch wants logits; a graph's may have more rows."""
@@ -141,8 +144,10 @@ class StepExecutor:
         return prompts
 
 
-def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback) -> ForwardBatch:
-    """The step's input on the device; its memory is its own."""
+def forward_batch(
+    arrays: StepArrays, staging: Staging, feedback: TokenFeedback, groups: npt.NDArray[np.int32] | None = None
+) -> ForwardBatch:
+    """The step's input on the device; its memory is its own. groups: see `ForwardBatch.groups`."""
     host: list[npt.NDArray[Any]] = [
         arrays.token_ids,
         arrays.positions,
@@ -155,6 +160,8 @@ def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback)
         host.append(arrays.token_sources)
     if arrays.logit_rows is not None:
         host.append(arrays.logit_rows)
+    if groups is not None:
+        host.append(groups)
     token_ids, positions, kv_slots, query_starts, context_lens, block_tables, *rest = staging.upload(host)
     if arrays.token_sources is not None:
         token_ids = feedback.resolve(token_ids, rest.pop(0))
@@ -168,8 +175,9 @@ def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback)
         block_tables=block_tables,
         query_bounds=QueryBounds(arrays.shortest, arrays.longest),
         lora=lora,
-        logit_rows=rest.pop() if rest else None,
+        logit_rows=None if arrays.logit_rows is None else rest.pop(0),
         logit_lora=lora if arrays.logit_rows is None else lora_segments(arrays.logit_runs, staging),
+        groups=None if groups is None else rest.pop(0),
     )
 
 

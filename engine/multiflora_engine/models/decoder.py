@@ -251,6 +251,7 @@ class Decoder:
                 self._plan(batch, window, heads),
                 self._slopes,
                 self._rounds,
+                batch.groups if window is None else None,
             )
             for window in self._windows
         }

@@ -1,8 +1,9 @@
 """Decode attention for sequences that share leading blocks: those are read once for all members of a group.
 
-Owns the finding of groups, the decision whether they pay, and the merging of both parts. Cascade inference (FlashInfer,
-2024) and Hydragen (arXiv:2402.05099): attention over the shared keys, with the members' queries as rows of one tile,
-and attention over each sequence's own keys, merged by their log-sum-exp.
+Owns the finding of groups, the decision whether they pay, and on a GPU the merging of both parts. Cascade inference
+(FlashInfer, 2024) and Hydragen (arXiv:2402.05099): attention over the shared keys, with the members' queries as rows of
+one tile, and attention over each sequence's own keys, merged by their log-sum-exp. A CPU's kernel merges nothing: each
+row goes on where its tile ended.
 
 Which groups there are is known on the host, so they are found per step from block tables in numpy. On the device only
 their array changes: a CUDA graph captured with a cascade plan may be replayed with other groups, and with none. It
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -44,18 +46,27 @@ _DEEPEST_NESTING = 16
 
 @dataclass(frozen=True)
 class CascadeCosts:
-    """What decides whether a group pays, for one layer on one device; `make gpu-contact` measures both numbers.
+    """What decides whether a group pays, for one layer on one device; `make gpu-contact` measures a GPU's rate and
+    seconds.
 
     reread_rate: bytes/s at which plain decode reads a key again that another sequence has just read. The second cache
     level serves many of these reads, so this is above the memory's rate; too high a value only leaves gains unused.
-    extra_seconds: what the additional kernel and the merging of all sequences cost.
+    extra_seconds: what the additional part and the merging of all sequences cost. tile_rows: for how many rows (query,
+    head) plain decode attends to a key in the time that a tile of any number of rows takes.
     """
 
     reread_rate: float = 8e12
     extra_seconds: float = 6e-6
+    tile_rows: int = 1
+
+    def tile_reads(self, heads: AttentionHeads) -> float:
+        """How many sequences could read a key while a tile does, at least its own reading."""
+        return max(1.0, self.tile_rows / heads.group)
 
 
-DEFAULT_COSTS = CascadeCosts()
+GPU_COSTS = CascadeCosts()
+CPU_COSTS = CascadeCosts(reread_rate=4e10, extra_seconds=1e-5, tile_rows=12)
+"""Of one core with AVX-512: 9 to 14 rows, by what is rounded; keys again from the second cache level."""
 
 
 def shared_groups(
@@ -63,7 +74,7 @@ def shared_groups(
     context_lens: npt.NDArray[np.integer],
     block_size: int,
     heads: AttentionHeads,
-    costs: CascadeCosts = DEFAULT_COSTS,
+    costs: CascadeCosts = GPU_COSTS,
 ) -> npt.NDArray[np.int32] | None:
     """block_tables: [S, B], context_lens: [S] of a step in which every sequence has one query. None: plain is faster.
 
@@ -76,8 +87,10 @@ def shared_groups(
         return None
     common = _common_blocks(block_tables, np.maximum(counts - 1, 0) // block_size)
     block_bytes = 2 * heads.kv_heads * heads.entry_bytes * block_size
-    found = sorted(_best_groups(common, 0, len(counts), 0), key=_saved_blocks, reverse=True)[:_MOST_GROUPS]
-    saved = sum(map(_saved_blocks, found)) * block_bytes
+    reads = costs.tile_reads(heads)
+    found = sorted(_best_groups(common, 0, len(counts), reads), key=partial(_saved_blocks, reads), reverse=True)
+    found = found[:_MOST_GROUPS]
+    saved = sum(_saved_blocks(reads, group) for group in found) * block_bytes
     # Each query's result is written and read once more by either part.
     merged = 16 * len(counts) * heads.q_heads * heads.head_size
     if (saved - merged) / costs.reread_rate <= costs.extra_seconds:
@@ -95,9 +108,10 @@ _Group = tuple[int, int, int]
 """First sequence, one past the last, blocks in common."""
 
 
-def _saved_blocks(group: _Group) -> int:
+def _saved_blocks(reads: float, group: _Group) -> float:
+    """reads: see `CascadeCosts.tile_reads`."""
     start, stop, blocks = group
-    return (stop - start - 1) * blocks
+    return (stop - start - reads) * blocks
 
 
 def _common_blocks(tables: npt.NDArray[np.int32], full: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -113,10 +127,10 @@ def _common_blocks(tables: npt.NDArray[np.int32], full: npt.NDArray[np.int64]) -
     return low
 
 
-def _best_groups(common: npt.NDArray[np.int64], start: int, stop: int, depth: int) -> list[_Group]:
+def _best_groups(common: npt.NDArray[np.int64], start: int, stop: int, reads: float, depth: int = 0) -> list[_Group]:
     """The split of sequences start..stop into groups that saves the most blocks: all together, or apart where they
-    have the least in common."""
-    if stop - start < 2:
+    have the least in common. None where none saves any."""
+    if stop - start <= reads:
         return []
     pairs = common[start : stop - 1]
     least = int(pairs.min())
@@ -124,8 +138,8 @@ def _best_groups(common: npt.NDArray[np.int64], start: int, stop: int, depth: in
     if depth == _DEEPEST_NESTING or int(pairs.max()) == least:
         return together
     edges = [start, *(np.flatnonzero(pairs == least) + start + 1).tolist(), stop]
-    apart = [group for first, end in pairwise(edges) for group in _best_groups(common, first, end, depth + 1)]
-    return max(together, apart, key=lambda groups: sum(map(_saved_blocks, groups)))
+    apart = [group for first, end in pairwise(edges) for group in _best_groups(common, first, end, reads, depth + 1)]
+    return max(together, apart, key=lambda groups: sum(_saved_blocks(reads, group) for group in groups))
 
 
 def plan_cascade(

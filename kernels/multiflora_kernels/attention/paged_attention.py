@@ -165,7 +165,7 @@ def _decode_torch(
     return _attend(rows, keys, values, mask, step, bias, column).view(q.shape)
 
 
-_ARGUMENTS = struct.Struct("9q 11q 2f")
+_ARGUMENTS = struct.Struct("10q 11q 2f")
 """AttentionArgs of native/attention.cpp."""
 
 
@@ -207,7 +207,8 @@ def paged_attention(
     `paged_attention_reference`.
 
     Without a plan in the step, a GPU makes one anew at each call. With `step.rounds`, a CPU that multiplies pairs of
-    bfloat16 rounds queries, keys, softmax weights and values of prompts to it; sums stay float32.
+    bfloat16 rounds queries, keys, softmax weights and values of prompts and of what a group shares to it; sums stay
+    float32.
     """
     if runs_kernels(q.device):
         return _paged_attention_cuda(q, k_cache, v_cache, step, sinks)
@@ -219,15 +220,16 @@ def paged_attention(
         if is_quantised(k_cache):
             return paged_attention_reference(q, k_cache, v_cache, step, sinks)
         return _paged_attention_torch(q, k_cache, v_cache, step, sinks)
-    starts, lengths, tables, slopes = step.query_starts, step.context_lens, step.block_tables, step.slopes
+    starts, lengths, tables = step.query_starts, step.context_lens, step.block_tables
+    groups, slopes = step.groups, step.slopes
     assert starts.dtype == lengths.dtype == tables.dtype == torch.int32, "the kernel reads int32"
     assert sinks is None or sinks.dtype == torch.float32, "the kernel reads float32"
     tokens, q_heads, size = q.shape
     out = torch.empty((tokens, q_heads, size))
     arguments = _ARGUMENTS.pack(
         out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-        starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
-        0 if sinks is None else sinks.data_ptr(),
+        starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(), 0 if groups is None else groups.data_ptr(),
+        0 if slopes is None else slopes.data_ptr(), 0 if sinks is None else sinks.data_ptr(),
         lengths.shape[0], q_heads, k_cache.shape[1], size, k_cache.stride(1),
         q.stride(0), q.stride(1), tables.stride(0), step.window or 0, NATIVE_CODECS[k_cache.dtype],
         step.rounds, step.scale, step.softcap or 0.0,

@@ -22,4 +22,5 @@ class AttentionStep:
     softcap: float | None = None  # scores s become softcap * tanh(s / softcap); None: they stay
     plan: AttentionPlan | CascadePlan | None = None  # from `plan_attention` or `plan_cascade`, of this step and window
     slopes: torch.Tensor | None = None  # [Hq] float32, ALiBi: a score gains slope * (key position - query position)
-    rounds: bool = False  # to bfloat16 what products of prompts take, where a CPU has an instruction for that
+    rounds: bool = False  # to bfloat16 what products of tiles take, where a CPU has an instruction for that
+    groups: torch.Tensor | None = None  # [3, S] int32 contiguous, of a decode without window: see `shared_groups`

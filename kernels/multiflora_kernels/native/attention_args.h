@@ -14,28 +14,44 @@ constexpr float LOWEST = -1e30f;
 
 struct AttentionArgs {
     float* out;
-    const float *q, *k_cache, *v_cache;
+    const float* q;
+    const void *k_cache, *v_cache;
     const int32_t *query_starts, *context_lens, *block_tables;
+    const int32_t* groups;  // [3][sequences], see shared_groups in attention/cascade.py; null: each for itself
     const float* slopes;  // [q heads]: added to a score is slope * (key position - query position); null: nothing
     const float* sinks;  // [q heads]: a score whose value is 0, beside those of the keys; null: none
     int64_t sequences, q_heads, k_heads, n;
     int64_t block_size;  // given as the elements of a block's piece of one kv head
     int64_t q_token, q_head, table_stride, window;
-    int64_t codec;  // what the caches hold; where it is not FLOAT32, k_cache and v_cache point to packed pieces
+    int64_t codec;  // what the caches hold; of 8 bits, they are packed pieces
     int64_t rounds;  // 1: products of tiles may be of values rounded to bfloat16, where the processor multiplies those
     float scale, softcap;
 };
 
-struct Item {
-    int32_t sequence, head, row;  // row: first (query token * group + head in group) of the sequence
+enum class Shape { ROW, TILE, SHARED_TILE };
+
+struct AttentionItem {
+    int32_t sequence, head, row;  // row: first (query token * group + head in group) of the sequence, or of its group
     int64_t work;
-    bool tile;
+    Shape shape;
 };
 
-static inline const float* cache_row(const float* cache, const AttentionArgs& a, const int32_t* table, int64_t head,
-                                     int64_t position) {
+// A row of a softmax over the first of its keys: the largest score and the sum of all powers beneath it.
+struct Softmax {
+    float peak, total;
+};
+
+template <class Element>
+static inline const Element* cache_row(const void* cache, const AttentionArgs& a, const int32_t* table, int64_t head,
+                                       int64_t position) {
     const int64_t block = table[position / a.block_size];
-    return cache + ((block * a.k_heads + head) * a.block_size + position % a.block_size) * a.n;
+    return static_cast<const Element*>(cache) +
+           ((block * a.k_heads + head) * a.block_size + position % a.block_size) * a.n;
+}
+
+// Keys that the sequence's group shares.
+static inline int64_t shared_keys(const AttentionArgs& a, int64_t sequence) {
+    return a.groups ? a.groups[2 * a.sequences + sequence] : 0;
 }
 
 static inline int64_t first_visible(const AttentionArgs& a, int64_t position) {
@@ -46,10 +62,10 @@ constexpr int AHEAD = 32;  // positions
 
 // Keys and values of the positions from `start`, in fp32: [count][n] each. Blocks lie anywhere, so the processor cannot
 // foresee the next one: what is AHEAD is asked for meanwhile, up to `end`.
-static void unpack_chunk(const AttentionArgs& a, const Item& item, int64_t start, int count, int64_t end, float* keys,
-                         float* values) {
+static void unpack_chunk(const AttentionArgs& a, const AttentionItem& item, int64_t start, int count, int64_t end,
+                         float* keys, float* values) {
     const int32_t* table = a.block_tables + item.sequence * a.table_stride;
-    void* caches[2] = {const_cast<float*>(a.k_cache), const_cast<float*>(a.v_cache)};
+    void* caches[2] = {const_cast<void*>(a.k_cache), const_cast<void*>(a.v_cache)};
     float* targets[2] = {keys, values};
     for (int t = 0; t < count;) {
         const int64_t block = table[(start + t) / a.block_size], offset = (start + t) % a.block_size;

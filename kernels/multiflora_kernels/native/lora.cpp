@@ -21,7 +21,7 @@ struct LoraArgs {
     LoraSite site[4];  // the first `sites` are there
 };
 
-struct Item {
+struct LoraItem {
     int32_t site, slot, first, count;
 };
 
@@ -98,7 +98,7 @@ static void rescale(float* y, const float* bias, const float* magnitude, int64_t
     }
 }
 
-static void run(const LoraArgs& args, const Item& item, float* h) {
+static void run(const LoraArgs& args, const LoraItem& item, float* h) {
     const LoraSite& site = args.site[item.site];
     const int64_t rank = site.ranks[item.slot], offset = site.offsets[item.slot];
     const float *a = site.a + offset * args.k, *b = site.b + offset * site.columns;
@@ -117,7 +117,7 @@ static void run(const LoraArgs& args, const Item& item, float* h) {
 
 extern "C" void multiflora_lora_linear(const LoraArgs* pointer) {
     const LoraArgs& args = *pointer;
-    static thread_local std::vector<Item> planned;
+    static thread_local std::vector<LoraItem> planned;
     planned.clear();
     int64_t work = 0, most = 0;
     for (int64_t g = 0; g < args.segments; ++g)
@@ -130,7 +130,7 @@ extern "C" void multiflora_lora_linear(const LoraArgs* pointer) {
                 planned.push_back({static_cast<int32_t>(s), args.slots[g], t,
                                    std::min<int32_t>(CHUNK, args.starts[g + 1] - t)});
         }
-    const Item* items = planned.data();
+    const LoraItem* items = planned.data();
     const int64_t count = static_cast<int64_t>(planned.size());
     const int threads = threads_for(count > 1 ? work : 0, 1 << 16);
 #pragma omp parallel num_threads(threads) if (threads > 1)

@@ -43,8 +43,8 @@ static void unpack_row_as(float* out, const uint8_t* codes, float scale, int64_t
 // n: a multiple of LANES.
 static inline void unpack_row(int64_t codec, float* out, const PackedPiece& piece, int64_t offset, int64_t n) {
     if (codec == BFLOAT16) {
-        for (int64_t i = 0; i < n; i += LANES)
-            store(out + i, reinterpret_cast<Vec>(widen_halves(piece.codes + 2 * (offset * n + i)) << 16));
+        const uint16_t* halves = reinterpret_cast<const uint16_t*>(piece.codes) + offset * n;
+        for (int64_t i = 0; i < n; i += LANES) store(out + i, load(halves + i));
         return;
     }
     const uint8_t* codes = piece.codes + offset * n;

@@ -119,6 +119,11 @@ static inline VecInt widen_bytes(const uint8_t* p) { return widen_each<uint8_t>(
 static inline VecInt widen_halves(const uint8_t* p) { return widen_each<uint16_t>(p); }
 #endif
 
+// LANES values in bfloat16.
+static inline Vec load(const uint16_t* p) {
+    return reinterpret_cast<Vec>(widen_halves(reinterpret_cast<const uint8_t*>(p)) << 16);
+}
+
 static inline uint32_t bits_of(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.graphs.decode_graphs import DecodeGraphs, Graph
 from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
-from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
+from multiflora_kernels.attention.cascade import CascadeCosts
 from multiflora_kernels.attention.tiles import AttentionHeads
 
 # Rows that fill up a batch hold whatever their memory held: interpreted kernels compute with it, nobody looks at it.
@@ -304,7 +303,7 @@ def test_groups_are_weighed_by_what_the_cache_holds(
 ) -> None:
     sizes: set[int] = set()
 
-    def weigh(tables: object, lengths: object, block_size: int, heads: AttentionHeads) -> None:
+    def weigh(tables: object, lengths: object, block_size: int, heads: AttentionHeads, _: object) -> None:
         sizes.add(2 * heads.kv_heads * heads.entry_bytes * block_size)
 
     monkeypatch.setattr("multiflora_engine.execution.executor.shared_groups", weigh)
@@ -326,7 +325,7 @@ def test_sequences_with_common_blocks_replay_as_groups(
 ) -> None:
     """Two documents, asked about in turns: each is one group, whose members are neighbours in the batch."""
     free = CascadeCosts(reread_rate=1e30, extra_seconds=-1.0)
-    monkeypatch.setattr("multiflora_engine.execution.executor.shared_groups", partial(shared_groups, costs=free))
+    monkeypatch.setattr("multiflora_engine.execution.executor.CPU_COSTS", free)
     seen: list[list[list[int]]] = []
 
     def plan(starts: torch.Tensor, lengths: torch.Tensor, groups: torch.Tensor, heads: object) -> None:

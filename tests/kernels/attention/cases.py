@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, QueryBounds, plan_work
+from multiflora_kernels.attention.quantised_cache import cache_shape, write_tokens
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.attention.triton import paged_attention_triton
@@ -59,6 +60,17 @@ def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=to
     starts = torch.tensor([0, *queries]).cumsum(0).int()
     q = torch.randn(sum(queries), heads + 3, size).to(dtype)[:, 1 : heads + 1]
     return Case(q, keys, values, (k_cache, v_cache, starts, torch.tensor(lengths).int(), tables), size**-0.5)
+
+
+def stored(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The case's caches as one of `dtype` keeps them."""
+    caches = []
+    for given in case.caches:
+        blocks, _, block_size, _ = given.shape
+        cache = torch.empty(cache_shape(*given.shape, dtype), dtype=dtype)
+        write_tokens(cache, torch.arange(blocks * block_size), given.transpose(1, 2).flatten(0, 1))
+        caches.append(cache)
+    return caches[0], caches[1]
 
 
 def loop(

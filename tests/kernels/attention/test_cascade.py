@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.kernels.attention.cases import Case, loop, make, slopes_of
+from tests.kernels.attention.cases import Case, loop, make, slopes_of, stored
 
 from multiflora_kernels.attention.cascade import (
+    CPU_COSTS,
     CascadeCosts,
     cascade_attention_triton,
     plan_cascade,
@@ -19,6 +20,7 @@ from multiflora_kernels.attention.cascade import (
 )
 from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
 from multiflora_kernels.attention.tiles import AttentionHeads
+from multiflora_kernels.runtime.native import library
 
 FREE = CascadeCosts(reread_rate=1e30, extra_seconds=0.0)
 """Groups cost nothing: every one is taken."""
@@ -175,6 +177,48 @@ def test_a_cache_of_8_bits_shares_less_than_the_same_keys_in_bfloat16():
     assert shared_groups(tables, lengths, 16, packed) is None
     tables[1, :1900] = tables[0, :1900]
     assert shared_groups(tables, lengths, 16, packed)[1, 0] == 2
+
+
+@pytest.mark.parametrize(("kv_heads", "least"), [(8, 7), (4, 4), (1, 2)])
+def test_on_a_cpu_a_tile_takes_the_time_of_several_rows(kv_heads, least):
+    heads = AttentionHeads(16, kv_heads, 64, torch.float32)
+    tables, lengths = np.arange(9 * 80, dtype=np.int32).reshape(9, 80), np.full(9, 1200)
+    tables[:, :64] = tables[0, :64]
+    found = [shared_groups(tables[:count], lengths[:count], 16, heads, CPU_COSTS) for count in range(2, 10)]
+    assert [groups is not None for groups in found] == [count >= least for count in range(2, 10)]
+    assert all(groups[1, 0] == groups.shape[1] for groups in found if groups is not None)
+
+
+@pytest.mark.skipif(library() is None, reason="needs the native library")
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(2, 2, 32), (6, 2, 64), (8, 1, 80), (4, 1, 256)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(("softcap", "is_biased"), [(None, False), (2.0, True)])
+@pytest.mark.parametrize("rounds", [False, True])
+def test_on_a_cpu(heads, kv_heads, size, dtype, softcap, is_biased, rounds):
+    """Two groups, of more rows than a tile has and of fewer, and others; members' own tables of what they share lead to
+    blocks that must not be read."""
+    lengths = [200 + 7 * s for s in range(19)] + [90, 97, 130, 145, 7, 33]
+    groups = [(0, 19, 11), (20, 23, 5)]
+    case = share(make(lengths, [1] * len(lengths), heads, kv_heads, size), groups)
+    q, caches = case.q, stored(case, dtype)
+    slopes, sinks = (slopes_of(heads) / 8, torch.linspace(-2, 3, heads)) if is_biased else (None, None)
+    step = replace(case.step(softcap=softcap, slopes=slopes), rounds=rounds)
+    plain = paged_attention(q, *caches, step, sinks)
+    tables = step.block_tables.clone()
+    for first, end, blocks in groups:
+        tables[first + 1 : end, :blocks] = tables[-1, -1]
+    found = torch.from_numpy(groups_of(case))
+    y = paged_attention(q, *caches, replace(step, block_tables=tables, groups=found), sinks)
+    largest = max(value.abs().max() for value in case.values)
+    assert (y - plain).abs().max() <= largest * (2.0**-6 if rounds else 1e-5)
+    if dtype == torch.float32 and not rounds:
+        check(y, loop(case, None, softcap, slopes, sinks))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert torch.equal(y, paged_attention(q, *caches, replace(step, groups=found), sinks))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_cpu_needs_no_plan():

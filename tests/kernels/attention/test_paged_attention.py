@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.kernels.attention.cases import Case, loop, make
+from tests.kernels.attention.cases import Case, loop, make, stored
 
 from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
-from multiflora_kernels.attention.quantised_cache import cache_shape, write_tokens
 from multiflora_kernels.runtime.native import has_native
 
 LENGTHS = [1, 15, 16, 17, 33, 70, 16]
@@ -157,10 +156,7 @@ def test_rounded_prompts_of_quantised_caches_and_bad_rows(path):
     assert torch.isnan(y[3, 0]).all()
     y[3, 0] = 0
     assert torch.isfinite(y).all()
-    codes = [torch.empty(cache_shape(*cache.shape, torch.int8), dtype=torch.int8) for cache in case.caches]
-    for cache, kept in zip(case.caches, codes, strict=True):
-        blocks, offsets = torch.arange(len(cache)).repeat_interleave(16), torch.arange(16).repeat(len(cache))
-        write_tokens(kept, blocks * 16 + offsets, cache.nan_to_num().transpose(1, 2).flatten(0, 1))
+    codes = stored(case, torch.int8)
     exact = paged_attention(case.q.nan_to_num(), *codes, case.step())
     y = paged_attention(case.q.nan_to_num(), *codes, replace(case.step(), rounds=True))
     assert (y - exact).abs().max() <= 2.0**-5

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,14 @@ def test_other_sources_or_flags_are_another_library(monkeypatch, tmp_path):
     assert native_library._key("c++", ("-O2",)) != first
     source.write_text("int two;")
     assert native_library._key("c++", ("-O3",)) != first
+
+
+def test_a_type_has_its_name_alone():
+    """What std's templates make of types of one name the linker takes for the same, in whatever files they are."""
+    types = Counter(
+        name
+        for path in native_library.SOURCES.iterdir()
+        for name in re.findall(r"^struct (\w+)", path.read_text(), re.M)
+    )
+    assert len(types) > 10
+    assert [name for name, count in types.items() if count > 1] == []
