@@ -484,7 +484,7 @@ class Client(Transport):
         return self.call("GET", f"/keys/{quoted(key_id)}", Key)
 
     def revoke_key(self, key_id: str, *, if_match: str | None = None) -> None:
-        """RefusalCounts from the next request on; it stays in the list, with `revoked_at`."""
+        """Refused from the next request on; it stays in the list, with `revoked_at`."""
         self.call("DELETE", f"/keys/{quoted(key_id)}", None, headers={"if-match": if_match})
 
     def rotate_key(self, key_id: str, body: KeyRotation, *, if_match: str | None = None) -> NewlyMadeKey:
@@ -498,13 +498,14 @@ class Client(Transport):
         *,
         tenant: str | None = None,
         adapter: str | None = None,
+        key: str | None = None,
         since: str | None = None,
         until: str | None = None,
-        group_by: Sequence[Literal["day", "tenant", "adapter"]] = ("day", "tenant", "adapter"),
+        group_by: Sequence[Literal["day", "tenant", "adapter", "key"]] = ("day", "tenant", "adapter"),
         limit: int = 100,
         page_token: str | None = None,
     ) -> UsagePage:
-        """Sums by day (UTC), tenant and adapter, or by fewer of them. `since`, `until`: days, both included."""
+        """Sums by day (UTC), tenant and adapter, by fewer, or by key (its id). `since`, `until`: days, both counted."""
         return self.call(
             "GET",
             "/usage",
@@ -512,6 +513,7 @@ class Client(Transport):
             query={
                 "tenant": tenant,
                 "adapter": adapter,
+                "key": key,
                 "since": since,
                 "until": until,
                 "group_by": group_by,
@@ -1292,7 +1294,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("GET", f"/keys/{quoted(key_id)}", Key)
 
     async def revoke_key(self, key_id: str, *, if_match: str | None = None) -> None:
-        """RefusalCounts from the next request on; it stays in the list, with `revoked_at`."""
+        """Refused from the next request on; it stays in the list, with `revoked_at`."""
         await self.call("DELETE", f"/keys/{quoted(key_id)}", None, headers={"if-match": if_match})
 
     async def rotate_key(self, key_id: str, body: KeyRotation, *, if_match: str | None = None) -> NewlyMadeKey:
@@ -1306,13 +1308,14 @@ class AsyncClient(AsyncTransport):
         *,
         tenant: str | None = None,
         adapter: str | None = None,
+        key: str | None = None,
         since: str | None = None,
         until: str | None = None,
-        group_by: Sequence[Literal["day", "tenant", "adapter"]] = ("day", "tenant", "adapter"),
+        group_by: Sequence[Literal["day", "tenant", "adapter", "key"]] = ("day", "tenant", "adapter"),
         limit: int = 100,
         page_token: str | None = None,
     ) -> UsagePage:
-        """Sums by day (UTC), tenant and adapter, or by fewer of them. `since`, `until`: days, both included."""
+        """Sums by day (UTC), tenant and adapter, by fewer, or by key (its id). `since`, `until`: days, both counted."""
         return await self.call(
             "GET",
             "/usage",
@@ -1320,6 +1323,7 @@ class AsyncClient(AsyncTransport):
             query={
                 "tenant": tenant,
                 "adapter": adapter,
+                "key": key,
                 "since": since,
                 "until": until,
                 "group_by": group_by,

@@ -65,7 +65,9 @@ class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of one group: the fields that it was not grouped by are absent. tenant None: admins. adapter None: the base.
+    """Of one group: the fields that it was not grouped by are absent. tenant None: admins. adapter None: the base. key:
+    an API key's id, a person's name behind `oidc:`, `batches`, or None: no key's, as of contexts, or not counted by
+    key. key_name: None of what is no API key.
 
     prompt_tokens in three parts: cached_tokens came from the prefix cache, cache_write_tokens were added to it,
     uncached_tokens were computed for the request alone. device_ms: the requests' part of the engine's steps.
@@ -75,6 +77,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     day: str | msgspec.UnsetType = msgspec.UNSET
     tenant: str | msgspec.UnsetType | None = msgspec.UNSET
     adapter: str | msgspec.UnsetType | None = msgspec.UNSET
+    key: str | msgspec.UnsetType | None = msgspec.UNSET
+    key_name: str | msgspec.UnsetType | None = msgspec.UNSET
     requests: int
     prompt_tokens: int
     cached_tokens: int

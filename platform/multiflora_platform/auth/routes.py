@@ -141,7 +141,7 @@ async def rotate_key(request: Request, principal: Admin, key_id: str, expected: 
 
 @router.delete("/keys/{key_id}", tags=["keys"], status_code=204)
 async def revoke_key(request: Request, principal: Admin, key_id: str, expected: Unchanged) -> Response:
-    """RefusalCounts from the next request on; it stays in the list, with `revoked_at`."""
+    """Refused from the next request on; it stays in the list, with `revoked_at`."""
     await keys_of(request).revoke_key(principal.actor, key_id, expected)
     return Response(status_code=204)
 

@@ -1,4 +1,4 @@
-"""What tenants used, by day and adapter: counted in memory, written every few seconds, read with filters.
+"""What tenants used, by day, adapter and key: counted in memory, written every few seconds, read with filters.
 
 After a crash the counts are exact up to the last write, FLUSH_SECONDS before it at most; an orderly end loses none.
 """
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ from multiflora_platform.auth.tallies.peaks import Peaks
 from multiflora_platform.auth.tallies.refused_requests import RefusedRequests
 from multiflora_platform.prices import Prices
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import DailyUsageRow
+from multiflora_platform.storage.tables import DailyUsageRow, KeyRow, KeyUsageRow
 from multiflora_platform.storage.upserts import added, upsert
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
@@ -30,8 +30,10 @@ from multiflora_platform.web.problems import InvalidRequest
 _log = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0
 _SECONDS_A_DAY = 86400
-Group = Literal["day", "tenant", "adapter"]
-_GROUPS: tuple[Group, ...] = ("day", "tenant", "adapter")
+Group = Literal["day", "tenant", "adapter", "key"]
+GROUPS: tuple[Group, ...] = ("day", "tenant", "adapter")
+"""What is kept apart where nothing is said."""
+_ALL_GROUPS: tuple[Group, ...] = (*GROUPS, "key")
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Counts:
 
 
 COUNTED = tuple(field.name for field in fields(Counts))
-_Row = tuple[str, str, str]
+_Row = tuple[str, str, str, str]
+"""Day, tenant, adapter, key."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,17 @@ class UsageFilter:
     tenant: str | None = None
     # A name, or "" for the base model.
     adapter: str | None = None
+    # A key's id, or "" for what came with none.
+    key: str | None = None
     # Days of UTC, both included.
     since: date | None = None
     until: date | None = None
     # The columns to keep apart.
-    group_by: Sequence[Group] = _GROUPS
+    group_by: Sequence[Group] = GROUPS
+
+    @property
+    def table(self) -> type[DailyUsageRow | KeyUsageRow]:
+        return DailyUsageRow if self.key is None and "key" not in self.group_by else KeyUsageRow
 
 
 class AdapterRequests(NamedTuple):
@@ -102,7 +111,7 @@ class UsageLedger:
         self.peaks = Peaks(database)
         self.refusals = RefusedRequests(database)
         """Both are written with the usage."""
-        # Counted but not written, by (day, tenant, adapter); and what is being written.
+        # Counted but not written; and what is being written.
         self._pending: dict[_Row, Counts] = {}
         self._writing: dict[_Row, Counts] = {}
         self.writes = 0
@@ -117,12 +126,13 @@ class UsageLedger:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
-    def row(self, tenant: str | None, adapter: str | None) -> Counts:
-        """What is not written yet of today, to add to at once: it is asked for with each token, and never kept."""
-        key = (self._today(), tenant or "", adapter[:255] if adapter else "")
-        counts = self._pending.get(key)
+    def row(self, tenant: str | None, adapter: str | None, key: str = "") -> Counts:
+        """What is not written yet of today, to add to at once: it is asked for with each token, and never kept. key: a
+        principal's id of it."""
+        row = (self._today(), tenant or "", adapter[:255] if adapter else "", key[:255])
+        counts = self._pending.get(row)
         if counts is None:
-            counts = self._pending[key] = Counts()
+            counts = self._pending[row] = Counts()
         return counts
 
     async def flush(self) -> set[str]:
@@ -144,7 +154,7 @@ class UsageLedger:
                 raise
             finally:
                 self._writing = {}
-        return {tenant for _, tenant, _ in taken}
+        return {tenant for _, tenant, _, _ in taken}
 
     async def written(self, tenant: str, since: str) -> tuple[int, dict[str, Counts]]:
         """`writes`, and what the database has of a tenant then, of all servers, by day of UTC from `since` on
@@ -163,7 +173,7 @@ class UsageLedger:
     def unwritten(self, tenant: str) -> Iterator[tuple[str, Counts]]:
         """This server's, with the day of UTC."""
         for rows in (self._pending, self._writing):
-            yield from ((day, counts) for (day, owner, _), counts in rows.items() if owner == tenant)
+            yield from ((day, counts) for (day, owner, _, _), counts in rows.items() if owner == tenant)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -174,21 +184,23 @@ class UsageLedger:
     async def page(self, wanted: UsageFilter, limit: int, page_token: str | None) -> account_answers.UsagePage:
         """Groups in order of the columns they are grouped by, with what was not written yet. Raises InvalidRequest."""
         await self.flush()
-        groups = [group for group in _GROUPS if group in wanted.group_by]
-        columns = [getattr(DailyUsageRow, group) for group in groups]
-        query = select(*columns, *(func.sum(getattr(DailyUsageRow, name)) for name in COUNTED)).where(
-            *_conditions(wanted)
-        )
+        groups = [group for group in _ALL_GROUPS if group in wanted.group_by]
+        columns = [getattr(wanted.table, group) for group in groups]
+        sums = (func.sum(getattr(wanted.table, name)) for name in COUNTED)
+        query = select(*columns, *sums).where(*_conditions(wanted))
         if columns:
             query = query.group_by(*columns).order_by(*columns).limit(limit + 1)
         if page_token:
             query = query.where(tuple_(*columns) > tuple_(*_place(page_token, len(groups))))
         async with self._database.read() as session:
             rows = [row for row in await session.execute(query) if row[-1] is not None]
+            keys = {row[-1 - len(COUNTED)] for row in rows} if "key" in groups else set()
+            named = select(KeyRow.id, KeyRow.name).where(KeyRow.id.in_(keys))
+            names = dict((await session.execute(named)).tuples().all()) if keys else {}
         last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
         token = encode_token(last.decode()) if last else None
         return account_answers.UsagePage(
-            items=[_shown(groups, row, self._prices) for row in rows[:limit]], next_page_token=token
+            items=[_shown(groups, row, self._prices, names) for row in rows[:limit]], next_page_token=token
         )
 
     async def by_adapter(self, since: date) -> dict[str | None, AdapterRequests]:
@@ -205,7 +217,7 @@ class UsageLedger:
             async with self._database.read() as session:
                 for adapter, day, total in await session.execute(query):
                     found[adapter or None][day] += int(total)
-            for (day, _, adapter), counts in self._pending.items():
+            for (day, _, adapter, _), counts in self._pending.items():
                 if counts.requests and day >= since.isoformat():
                     found[adapter or None][day] += counts.requests
         return {adapter: AdapterRequests(dict(by_day)) for adapter, by_day in found.items()}
@@ -229,21 +241,21 @@ class UsageLedger:
 
 
 async def _write(change: Change, taken: dict[_Row, Counts]) -> None:
-    for (day, tenant, adapter), counts in taken.items():
-        key = {"day": day, "tenant": tenant, "adapter": adapter}
-        await upsert(change.session, DailyUsageRow, key, asdict(counts), added)
+    of_all_keys: defaultdict[tuple[str, ...], Counts] = defaultdict(Counts)
+    for row, counts in taken.items():
+        of_all_keys[row[:3]].add(counts)
+        await upsert(change.session, KeyUsageRow, dict(zip(_ALL_GROUPS, row, strict=True)), asdict(counts), added)
+    for place, counts in of_all_keys.items():
+        await upsert(change.session, DailyUsageRow, dict(zip(GROUPS, place, strict=True)), asdict(counts), added)
 
 
 def _conditions(wanted: UsageFilter) -> list[Any]:
-    conditions: list[Any] = []
-    if wanted.tenant is not None:
-        conditions.append(DailyUsageRow.tenant == wanted.tenant)
-    if wanted.adapter is not None:
-        conditions.append(DailyUsageRow.adapter == wanted.adapter)
+    table, named = wanted.table, {"tenant": wanted.tenant, "adapter": wanted.adapter, "key": wanted.key}
+    conditions: list[Any] = [getattr(table, name) == value for name, value in named.items() if value is not None]
     if wanted.since is not None:
-        conditions.append(DailyUsageRow.day >= wanted.since.isoformat())
+        conditions.append(table.day >= wanted.since.isoformat())
     if wanted.until is not None:
-        conditions.append(DailyUsageRow.day <= wanted.until.isoformat())
+        conditions.append(table.day <= wanted.until.isoformat())
     return conditions
 
 
@@ -257,13 +269,18 @@ def _place(page_token: str, length: int) -> list[str]:
     return place
 
 
-def _shown(groups: Sequence[Group], row: Sequence[Any], prices: Prices | None) -> account_answers.UsageRow:
+def _shown(
+    groups: Sequence[Group], row: Sequence[Any], prices: Prices | None, names: Mapping[str, str]
+) -> account_answers.UsageRow:
+    """names: of keys, by their ids."""
     shown: dict[str, Any] = {name: int(value) for name, value in zip(COUNTED, row[len(groups) :], strict=True)}
     device, saved, again = (shown.pop(name) / 1e6 for name in ("device_us", "saved_us", "again_us"))
     if prices is not None:
         shown["money"] = prices.money(device, shown["cached_tokens"], saved, again, shown["stored_token_seconds"])
     shown["stored_token_hours"] = shown.pop("stored_token_seconds") / 3600
     shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
+    if "key" in groups:
+        shown["key_name"] = names.get(shown["key"])
     # Requests of before writes were counted have all that was not cached here.
     uncached = max(0, shown["prompt_tokens"] - shown["cached_tokens"] - shown["cache_write_tokens"])
     return account_answers.UsageRow(uncached_tokens=uncached, device_ms=device * 1000, **shown)

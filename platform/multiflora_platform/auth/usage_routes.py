@@ -15,7 +15,7 @@ from multiflora_platform.auth.budgets import Budgets
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.tallies.windows import Window
-from multiflora_platform.auth.usage import Group, UsageFilter, UsageLedger
+from multiflora_platform.auth.usage import GROUPS, Group, UsageFilter, UsageLedger
 from multiflora_platform.web.refusals import Forbidden
 from multiflora_platform.web.resources import answers, compressed, rendered
 
@@ -28,14 +28,15 @@ async def get_usage(
     principal: Annotated[Principal, Depends(require_key)],
     tenant: str | None = None,
     adapter: str | None = None,
+    key: str | None = None,
     since: date | None = None,
     until: date | None = None,
-    group_by: Annotated[list[Group], Query()] = ["day", "tenant", "adapter"],  # noqa: B006 - never changed
+    group_by: Annotated[list[Group], Query()] = list(GROUPS),  # noqa: B006 - never changed
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: str | None = None,
 ) -> Response:
-    """Sums by day (UTC), tenant and adapter, or by fewer of them. `since`, `until`: days, both included."""
-    wanted = UsageFilter(_visible(principal, tenant), adapter, since, until, group_by)
+    """Sums by day (UTC), tenant and adapter, by fewer, or by key (its id). `since`, `until`: days, both counted."""
+    wanted = UsageFilter(_visible(principal, tenant), adapter, key, since, until, group_by)
     ledger = cast(UsageLedger, request.app.state.services.usage)
     return await compressed(request, await ledger.page(wanted, limit, page_token))
 

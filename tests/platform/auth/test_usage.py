@@ -68,8 +68,44 @@ async def test_filters_and_groups(house):
     assert await rows(house.admin, since="2999-01-01") == []
     assert await rows(house.admin, until="2020-01-01") == []
     assert len(await rows(house.admin, since=TODAY, until=TODAY)) == 3
-    for params in ({"since": "yesterday"}, {"group_by": "key"}, {"limit": 0}, {"page_token": "x"}):
+    for params in ({"since": "yesterday"}, {"group_by": "version"}, {"limit": 0}, {"page_token": "x"}):
         assert (await house.admin.get("/usage", params=params)).status_code == 400
+
+
+async def test_by_key(house):
+    """Of keys by name, also of those that are revoked; of what came with none, or was not counted by key."""
+    await house.tenant("a")
+    made = (await house.admin.post("/keys", json={"name": "CI", "role": "tenant", "tenant": "a"})).json()
+    person = "oidc:ann@example.com"
+    for key, adapter, requests in ((made["id"], "x", 3), (made["id"], "y", 1), (person, "x", 5), ("", "x", 0)):
+        for _ in range(2):
+            house.usage.row("a", adapter, key).add(Counts(requests=requests, prompt_tokens=7))
+            await house.usage.flush()
+    house.usage.row(None, "x", "batches").add(Counts(requests=2))
+    await house.admin.delete(f"/keys/{made['id']}")
+    by_key = await rows(house.admin, group_by="key", tenant="a")
+    told = {row["key"]: (row["key_name"], row["requests"], row["prompt_tokens"]) for row in by_key}
+    assert told == {None: (None, 0, 14), made["id"]: ("CI", 8, 28), person: (None, 10, 14)}
+    assert "tenant" not in by_key[0]
+    assert [row["key"] for row in await rows(house.admin, group_by="key", tenant="")] == ["batches"]
+    of_one = await rows(house.admin, key=made["id"])
+    assert [(row["adapter"], row["requests"], "key" in row) for row in of_one] == [("x", 6, False), ("y", 2, False)]
+    assert [row["requests"] for row in await rows(house.admin, group_by="tenant")] == [2, 18]
+    pages, token = [], None
+    while token is not None or not pages:
+        params = {"group_by": ["adapter", "key"], "limit": 2} | ({"page_token": token} if token else {})
+        page = (await house.admin.get("/usage", params=params)).json()
+        pages += [(row["adapter"], row["key"]) for row in page["items"]]
+        token = page["next_page_token"]
+    assert len(pages) == len(set(pages)) == 5
+
+
+async def test_a_tenant_sees_its_own_keys_only(house):
+    acme = await house.tenant("acme")
+    house.usage.row("acme", "x", "one").add(Counts(requests=1))
+    house.usage.row("other", "x", "two").add(Counts(requests=1))
+    assert [row["key"] for row in await rows(acme, group_by="key")] == ["one"]
+    assert await rows(acme, group_by="key", key="two") == []
 
 
 async def test_pages(house):
@@ -88,7 +124,7 @@ async def test_requests_by_adapter_are_those_of_the_window_and_of_all_tenants(ho
     for tenant, adapter, requests in (("a", "x", 2), ("b", "x", 3), (None, None, 1), ("a", "only tokens", 0)):
         house.usage.row(tenant, adapter).add(Counts(requests=requests, prompt_tokens=9))
     await house.usage.flush()
-    old = {("2020-01-01", "a", "x"): Counts(requests=50), ("2020-01-02", "a", "old"): Counts(requests=7)}
+    old = {("2020-01-01", "a", "x", ""): Counts(requests=50), ("2020-01-02", "a", "old", ""): Counts(requests=7)}
     house.usage._pending.update(old)
     house.usage.row("a", "x").add(Counts(requests=4))
     today = date.fromisoformat(TODAY)

@@ -371,13 +371,15 @@ class FakeRefusals(Counter[tuple[str, str]]):
 
 
 class FakeLedger:
-    """Keeps what is counted, by tenant and adapter."""
+    """Keeps what is counted, by tenant and adapter, and of which keys it was."""
 
     def __init__(self) -> None:
         self.counted: dict[tuple[str | None, str | None], Counts] = {}
+        self.keys: set[tuple[str | None, str]] = set()
         self.refusals = FakeRefusals()
 
-    def row(self, tenant: str | None, adapter: str | None) -> Counts:
+    def row(self, tenant: str | None, adapter: str | None, key: str = "") -> Counts:
+        self.keys.add((tenant, key))
         return self.counted.setdefault((tenant, adapter), Counts())
 
     async def by_adapter(self, since: date) -> dict[str | None, AdapterRequests]:

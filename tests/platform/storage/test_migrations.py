@@ -21,7 +21,7 @@ from multiflora_platform.storage.migrations import (
     prepare,
     upgrade,
 )
-from multiflora_platform.storage.tables import AliasRow, Base
+from multiflora_platform.storage.tables import AliasRow, Base, KeyUsageRow
 from multiflora_platform.web.problems import DatabaseOutdated, DatabaseUnusable
 
 
@@ -108,6 +108,23 @@ def test_aliases_learn_where_a_rollback_goes(url):
     with connected(url) as connection:
         rows = connection.execute(select(AliasRow.name, AliasRow.previous).order_by(AliasRow.name))
         assert dict(rows.all()) == {"back": {"version": 1}, "moved": {"version": 2}, "once": None}
+
+
+def test_what_was_used_before_keys_were_counted_is_of_no_key(url):
+    """A server of the version before goes on writing by three columns."""
+    upgrade(url, "0025")
+    usage = (
+        "INSERT INTO usage (day, tenant, adapter, requests, prompt_tokens, cached_tokens, completion_tokens, device_us)"
+        " VALUES ('2026-01-01', 't', :adapter, 1, 2, 3, 4, 5) ON CONFLICT (day, tenant, adapter)"
+        " DO UPDATE SET requests = usage.requests + excluded.requests"
+    )
+    for revision, adapter in (("0025", "x"), ("head", "x"), ("head", "y")):
+        upgrade(url, revision)
+        with connected(url) as connection:
+            connection.execute(text(usage), {"adapter": adapter})
+    with connected(url) as connection:
+        kept = connection.execute(select(KeyUsageRow.adapter, KeyUsageRow.key, KeyUsageRow.requests)).all()
+        assert kept == [("x", "", 1)]
 
 
 FIRST_ROWS = (

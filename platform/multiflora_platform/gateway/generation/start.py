@@ -167,7 +167,9 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
         metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
         *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body, admission.group),
         # Behind insight, which learns from this prompt what a token takes.
-        Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, savings.seconds_per_token),
+        Meter(
+            parts.usage, admission.claim, admission.principal, resolved.adapter, num_prompt, savings.seconds_per_token
+        ),
     ]
     name = getattr(admission.body, "context", None)
     context = parts.contexts.book.find((tenant or "", name)) if name else None

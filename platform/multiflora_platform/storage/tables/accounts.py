@@ -146,10 +146,9 @@ class DailyPeakRow(Base):
     concurrent: Mapped[int] = mapped_column(BigInteger)
 
 
-class DailyUsageRow(Base):
-    """Sums of one UTC day. The ledger (auth/usage.py) adds to them in intervals, not with each request."""
-
-    __tablename__ = "usage"
+class UsageColumns:
+    """Sums of one UTC day, by what else a table keeps apart. The ledger (auth/usage.py) adds to them in intervals, not
+    with each request."""
 
     # As 2026-01-31.
     day: Mapped[str] = mapped_column(String(10), primary_key=True)
@@ -172,3 +171,19 @@ class DailyUsageRow(Base):
     again_us: Mapped[int] = mapped_column(BigInteger, server_default="0")
     # Tokens that contexts and marks held in the prefix cache, times the seconds that they did.
     stored_token_seconds: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class DailyUsageRow(UsageColumns, Base):
+    """Of all keys together."""
+
+    __tablename__ = "usage"
+
+
+class KeyUsageRow(UsageColumns, Base):
+    """The same by key. A table of its own, because servers of before write by three columns; what they and earlier
+    releases counted is of no key here, or missing."""
+
+    __tablename__ = "usage_by_key"
+
+    # A key's id, a person's name behind `oidc:`, or `batches`; "" for what came with none, as contexts do.
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)

@@ -87,6 +87,7 @@ async def test_usage_is_what_the_answers_say(house: House, stream: bool) -> None
         assert (await house.http.post("/v1/completions", json=body, headers=key(who))).status_code == 200
     counted = house.services.usage.counted
     assert set(counted) == {("acme", "sql"), ("acme", None), (None, "sql")}
+    assert house.services.usage.keys == {("acme", "k2"), (None, "k1")}
     for counts in counted.values():
         assert (counts.requests, counts.prompt_tokens, counts.completion_tokens) == (1, 3, 6)
         assert (counts.cached_tokens, counts.cache_write_tokens) == (1, 1)

@@ -1,4 +1,4 @@
-/** What was used since the beginning, summed by tenant or by adapter, the most first, and what it cost where the server has prices. */
+/** What was used since the beginning, summed by tenant, adapter or key, the most first, and what it cost where the server has prices. */
 import { html } from "../lib/html.js";
 import { getAll } from "../lib/api.js";
 import { count, money, seconds } from "../lib/format.js";
@@ -12,9 +12,11 @@ import { Table } from "./table.js";
 
 const counted = (key, label, unseen = false) => ({ key, label, unseen, number: true, cell: (row) => count(row[key]) });
 const link = (to, name) => html`<a href=${href(`${to}/${name}`)}><b>${name}</b></a>`;
+const keyed = (row) => row.key_name ?? row.key ?? t("no key");
 const owners = () => ({
   tenant: { key: "tenant", label: t("Tenant"), value: (row) => row.tenant ?? t("administrators"), cell: (row) => (row.tenant ? link("/tenants", row.tenant) : t("administrators")) },
   adapter: { key: "adapter", label: t("Adapter"), value: (row) => row.adapter ?? t("base model"), cell: (row) => (row.adapter ? link("/adapters", row.adapter) : t("base model")) },
+  key: { key: "key", label: t("Key"), value: keyed, cell: (row) => html`<b>${keyed(row)}</b>${row.key_name && html` <span class="muted mono">${row.key}</span>`}` },
 });
 const costs = () => [
   { key: "cost", label: t("Cost"), number: true, value: (row) => spent(row.money), cell: (row) => money(spent(row.money), row.money?.currency) },
@@ -27,7 +29,7 @@ const columns = (by, hasMoney) => [
   ...(hasMoney ? costs() : []),
 ];
 
-/** @param {{title: string, by: "tenant"|"adapter", filter?: {tenant?: string}}} props */
+/** @param {{title: string, by: "tenant"|"adapter"|"key", filter?: {tenant?: string}}} props */
 export function UsageTable({ title, by, filter = {} }) {
   const search = new URLSearchParams({ ...filter, group_by: by });
   const usage = useResource((signal) => getAll(`/api/v1/usage?${search}`, { signal }), [search.toString()], { watch: ["records"], pause: 5 });

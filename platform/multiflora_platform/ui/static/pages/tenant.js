@@ -38,6 +38,7 @@ export default function TenantPage({ name }) {
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")} about=${t("Of all servers together, by days and months of UTC")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Usage, last 30 days")} filter=${{ tenant: name }} />
     <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" filter=${{ tenant: name }} />
+    <${UsageTable} title=${t("By key, since the beginning")} by="key" filter=${{ tenant: name }} />
     <${Card} title=${t("Keys")} flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
     ${open === "limits" && html`<${TenantForm} tenant=${one} onClose=${() => setOpen(null)} onChange=${changed} />`}
     ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;

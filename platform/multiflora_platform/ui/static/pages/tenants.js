@@ -39,7 +39,8 @@ export default function Tenants() {
     ${tab === "keys" && html`<div class="card"><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//></div>`}
     ${tab === "usage" && html`<${UsageTable} title=${t("By tenant, since the beginning")} by="tenant" />
       <${UsageDays} title=${t("All tenants, last 30 days")} filter=${{}} />
-      <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" />`}
+      <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" />
+      <${UsageTable} title=${t("By key, since the beginning")} by="key" />`}
     ${open === "tenant" && html`<${TenantForm} onClose=${() => setOpen(null)} onChange=${tenants.reload} />`}
     ${open === "key" && html`<${NewKey} tenants=${names} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }

@@ -19,5 +19,6 @@ export default function Usage() {
     ${session.value.tenant && html`<${LimitBars} tenant=${session.value.tenant} />`}
     ${budgets.data?.items.length > 0 && html`<${Card} title=${t("Budgets")}><${Budgets} of=${budgets.data.items} /><//>`}
     <${UsageDays} title=${t("Last 30 days")} filter=${{}} />
-    <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" />`;
+    <${UsageTable} title=${t("By adapter, since the beginning")} by="adapter" />
+    <${UsageTable} title=${t("By key, since the beginning")} by="key" />`;
 }

@@ -160,6 +160,8 @@ export const manage = {
   "Of all your keys together": "您所有密钥的合计",
   "Last 30 days": "最近 30 天",
   "By adapter, since the beginning": "按适配器，自始至今",
+  "By key, since the beginning": "按密钥，自始至今",
+  "no key": "无密钥",
   "Cost": "费用",
   "Spent this month": "本月费用",
   "Tokens this month": "本月 token",
