@@ -58,6 +58,8 @@ def test_a_hostile_model_card_loses_what_is_dangerous(window: Window) -> None:
 def test_a_session_that_ended_asks_for_the_key_and_goes_on_there(window: Window, shop: Server) -> None:
     page = window.open("/requests?show=failed")
     page.context.clear_cookies()
+    with shop.http() as http:  # a page asks again once there is something new
+        assert http.post("/v1/completions", json={"model": "nobody", "prompt": "hi"}).status_code == 404
     page.get_by_text("The session has ended").wait_for()
     page.get_by_label("API key").fill(shop.key)
     page.get_by_role("button", name="Sign in").click()
@@ -261,6 +263,7 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     page.get_by_role("heading", name="What was asked").wait_for()
     assert page.get_by_text("Replica").count() == page.get_by_text("All recent misses").count() == 0
     window.open("/usage").get_by_text(re.compile("no limit, peak [1-9]")).first.wait_for()
+    page.get_by_role("row").filter(has_text=re.compile("^ui key_")).wait_for()
     page.goto(f"{shop.url}/ui/audit")
     page.get_by_text("Not for this key").wait_for()
     window.errors = [error for error in window.errors if "403" not in error]
