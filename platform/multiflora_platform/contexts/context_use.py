@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class ContextUse:
     """Tokens that were held, times seconds, for each of its models."""
 
     def __add__(self, other: ContextUse) -> ContextUse:
-        return ContextUse(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+        return ContextUse(*(getattr(self, name) + getattr(other, name) for name in USED))
 
     def __sub__(self, other: ContextUse) -> ContextUse:
-        return ContextUse(*(one - less for one, less in zip(astuple(self), astuple(other), strict=True)))
+        return ContextUse(*(getattr(self, name) - getattr(other, name) for name in USED))
 
 
 USED = tuple(field.name for field in fields(ContextUse))

@@ -6,10 +6,12 @@ Asks the engine; computes and holds nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from multiflora_engine.cache.block_hashes import hashes_behind, identity
 from multiflora_platform.auth.keys import KeyStore
@@ -22,6 +24,7 @@ from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.snapshot.snapshot import Snapshot
 from multiflora_platform.settings import Settings
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
@@ -47,7 +50,7 @@ class ContextPrefix:
     """Of its whole blocks."""
     root: bytes
     """The parent of the first: of what the KV is known by, and of the tenant's salt."""
-    lives: list[tuple[str, int]]
+    lives: tuple[tuple[str, int], ...]
     """Of the engines that were ready: each replica's id and epoch."""
     is_whole: bool = False
     """All of it was cached when it was last looked at."""
@@ -64,6 +67,17 @@ class ContextPrefix:
         return self.is_computing or not (self.was_whole or self.error)
 
 
+class Surroundings(NamedTuple):
+    """What decides what is wanted of every context on a base model, and of which engines."""
+
+    snapshot: Snapshot
+    groups: tuple[Group, ...]
+    lives: tuple[tuple[str, int], ...]
+
+    def are_as(self, other: Surroundings) -> bool:
+        return self.snapshot is other.snapshot and self[1:] == other[1:]
+
+
 @dataclass
 class KeptContext:
     """A context as a keeper has it for its base model."""
@@ -75,6 +89,15 @@ class KeptContext:
     """Why they cannot be made."""
     prefixes: dict[str | None, ContextPrefix] = field(default_factory=dict)
     """By digest; of those of its base model that its adapters mean now."""
+    tended_for: tuple[datetime, Principal] | None = None
+    """When it had been changed, and for whom it was, as it was tended last; None: not yet."""
+
+    def is_due(self, owner: Principal) -> bool:
+        """In surroundings that are the same as before. owner: as it is now."""
+        if self.tended_for != (self.entry.updated_at, owner):
+            return True
+        now = time.monotonic()
+        return any(now >= prefix.look_at for prefix in self.prefixes.values())
 
 
 class ContextPrefixes:
@@ -92,6 +115,9 @@ class ContextPrefixes:
             known = self._kept[entry.id] = KeptContext(entry)
         known.entry = entry
         return known
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(self._parts.registry.snapshot, tuple(self._parts.groups), self._lives())
 
     def forget_all_but(self, entries: Sequence[ContextEntry]) -> None:
         ids = {entry.id for entry in entries}
@@ -115,7 +141,7 @@ class ContextPrefixes:
         registry, salt = self._parts.registry, cache_scope(self._parts.keys, principal).salt
         reach = registry.snapshot.kv_reach(digest)
         root, activation, _ = identity(self._group.base_digest, reach, salt, ids)
-        lives = [(one.id, one.epoch) for one in self._group.engine.replicas if one.ready is not None]
+        lives = self._lives()
         prefix = kept.prefixes.get(digest)
         if prefix is None or (prefix.root, prefix.lives) != (root, lives):
             hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size, 0, activation))
@@ -134,6 +160,9 @@ class ContextPrefixes:
         chain = b"".join(prefix.hashes)
         engines = self._group.engine.each()
         return min(reply.found for reply in await asyncio.gather(*(one.cache("find", chain=chain) for one in engines)))
+
+    def _lives(self) -> tuple[tuple[str, int], ...]:
+        return tuple((one.id, one.epoch) for one in self._group.engine.replicas if one.ready is not None)
 
     @property
     def block_size(self) -> int:

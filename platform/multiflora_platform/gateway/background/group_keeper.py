@@ -1,7 +1,8 @@
 """Keeps contexts on one base model: what its engines miss is computed, what pins say is held until it ends.
 
-Looks at the engines' real blocks, never at what it did before. One prefix at a time, as background requests: they wait
-behind clients' and take their room from none of them. Engines that sleep are not woken.
+Looks at the engines' real blocks, never at what it did before, and at so many a second that many contexts cost no more
+than few. One prefix at a time, as background requests: they wait behind clients' and take their room from none of them.
+Engines that sleep are not woken.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
@@ -25,6 +27,7 @@ from multiflora_platform.gateway.background.context_prefixes import (
     ContextPrefixes,
     KeeperParts,
     KeptContext,
+    Surroundings,
 )
 from multiflora_platform.gateway.background.context_prompts import context_targets
 from multiflora_platform.gateway.background.hold_metering import CONTEXT, HoldMeter
@@ -36,6 +39,8 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 # What is whole is looked at again so often, and what failed is tried again so often.
 _CHECK_SECONDS, _RETRY_SECONDS = 5.0, 15.0
+# Of what is whole; with more contexts, each waits longer. An engine that is new is seen at once whatever there is.
+_CHECKS_A_SECOND = 20
 
 
 class GroupKeeper:
@@ -52,6 +57,8 @@ class GroupKeeper:
         self.breakpoints = BreakpointHolds(parts, group, self.holds, self.room)
         self.meter = HoldMeter(parts, group, self.holds)
         self._computing: asyncio.Task[None] | None = None
+        # In which contexts were looked after last.
+        self._surroundings: Surroundings | None = None
 
     def start(self) -> None:
         self._computing = asyncio.create_task(each_turn(self._contexts.book.changed, self.compute_missing))
@@ -73,10 +80,22 @@ class GroupKeeper:
         """What is wrong with one keeps no other from being computed."""
         if self._group.engine.ready is None or not self._parts.settings.enable_prefix_caching:
             return
+        surroundings, owners = self.prefixes.surroundings(), dict[str | None, Principal]()
+        are_new = self._surroundings is None or not surroundings.are_as(self._surroundings)
+        self._surroundings = surroundings
+        held = defaultdict[int, list[Holder]](list)
+        for holder in self.holds.holders(CONTEXT):
+            held[holder[1]].append(holder)
         for entry in sorted(self._contexts.book.all(), key=lambda one: (one.definition.priority, one.id)):
             if not entry.is_over(datetime.now(UTC)):
                 try:
-                    await self._tend_one(self.prefixes.of(entry))
+                    if entry.tenant not in owners:
+                        owners[entry.tenant] = await self._owners.principal(entry.tenant)
+                    kept, owner = self.prefixes.of(entry), owners[entry.tenant]
+                    if are_new or kept.is_due(owner):
+                        kept.tended_for = None
+                        await self._tend_one(kept, owner, held[entry.id])
+                        kept.tended_for = entry.updated_at, owner
                 except Exception:
                     _log.exception("the context %s could not be looked after", "/".join(entry.key))
 
@@ -108,14 +127,13 @@ class GroupKeeper:
         now = datetime.now(UTC)
         return {entry.id for entry in self._contexts.book.all() if entry.is_pinned(now)}
 
-    async def _tend_one(self, kept: KeptContext) -> None:
-        """Superseded versions are let go first: what they held is room for the new ones."""
-        principal = await self._owners.principal(kept.entry.tenant)
+    async def _tend_one(self, kept: KeptContext, principal: Principal, held: Sequence[Holder]) -> None:
+        """Superseded versions are let go first: what they held is room for the new ones. held: what is for it."""
         wanted = self._wanted(kept.entry, principal)
         for digest in [digest for digest in kept.prefixes if digest not in wanted]:
             del kept.prefixes[digest]
-        for holder in self.holds.holders(CONTEXT):
-            if holder[1] == kept.entry.id and holder[2] not in wanted:
+        for holder in held:
+            if holder[2] not in wanted:
                 await self.holds.release(holder)
         if not wanted or (ids := await self.prefixes.ids(kept)) is None:
             return
@@ -156,7 +174,8 @@ class GroupKeeper:
             await self._hold(entry, digest, prefix)
         elif prefix.error is None:
             prefix.error = "The cache has no room for all of it now."
-        prefix.look_at = time.monotonic() + (_CHECK_SECONDS if prefix.is_whole else _RETRY_SECONDS)
+        check = max(_CHECK_SECONDS, len(self._contexts.book.all()) / _CHECKS_A_SECOND)
+        prefix.look_at = time.monotonic() + (check if prefix.is_whole else _RETRY_SECONDS)
 
     async def _compute(
         self, entry: ContextEntry, digest: str | None, prefix: ContextPrefix, ids: list[int], principal: Principal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import CacheReply, EngineStats
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.entry import ContextEntry
-from multiflora_platform.gateway.background import context_warming, group_keeper
+from multiflora_platform.gateway.background import context_prefixes, context_warming, group_keeper
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.prompting.named_contexts import completion_with_context
@@ -238,6 +239,51 @@ async def test_an_adapters_new_version_is_computed_and_the_old_one_let_go(contex
     shown = await contexts.get("rules")
     assert shown["status"] == "partial"
     assert "does not exist" in shown["adapters"]["a"]["error"]
+
+
+async def test_what_has_not_changed_is_left_until_its_time(
+    contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the registry, of the engines or of the context is seen with the next turn."""
+    looks: list[str] = []
+    ask, targets = contexts.cache.cache, group_keeper.context_targets
+
+    async def counted(action: str, *rest: Any, **named: Any) -> CacheReply:
+        looks.append(action)
+        return await ask(action, *rest, **named)
+
+    def resolved(*arguments: Any) -> Any:
+        looks.append("resolve")
+        return targets(*arguments)
+
+    monkeypatch.setattr(contexts.house.engine, "cache", counted)
+    monkeypatch.setattr(group_keeper, "context_targets", resolved)
+    monkeypatch.setattr(group_keeper, "_CHECKS_A_SECOND", 0.1)
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    for module in (group_keeper, context_prefixes):
+        monkeypatch.setattr(module, "time", clock)
+    now = 1000.0
+
+    async def looked() -> set[str]:
+        looks.clear()
+        await contexts.keeper.tend()
+        return set(looks)
+
+    for name in ("rules", "others"):
+        await contexts.put(name, prompt=name + RULES)
+    assert await looked() == {"resolve", "find", "hold"}
+    now += 19.9
+    assert await looked() == set(), "two contexts, a look each ten seconds"
+    await contexts.registry.adapter("a", 1)
+    assert await looked() == {"resolve"}
+    contexts.cache.restart()
+    assert await looked() == {"resolve", "find", "hold"}
+    assert len(contexts.cache.pins) == 2
+    assert await looked() == set()
+    await contexts.put("rules", prompt="rules" + RULES, ttl=60)
+    assert await looked() == {"resolve", "find", "hold"}
+    now += 20.1
+    assert await looked() == {"resolve", "find", "hold"}
 
 
 async def test_a_version_has_its_contexts_before_the_alias_means_it(contexts: ContextHouse) -> None:
