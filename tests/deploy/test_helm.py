@@ -56,11 +56,21 @@ def helm(*arguments: str, values: str = "{}") -> subprocess.CompletedProcess[str
 
 
 @cache
-def rendered(values: str = "{}", release: str = "team") -> dict[str, dict[str, Any]]:
-    """By kind; the chart has one object of each."""
+def rendered_objects(values: str, release: str = "team") -> list[dict[str, Any]]:
     ran = helm("template", release, "--namespace", "serving", values=values)
     assert ran.returncode == 0, ran.stderr
-    objects = [one for one in yaml.safe_load_all(ran.stdout) if one is not None]
+    return [one for one in yaml.safe_load_all(ran.stdout) if one is not None]
+
+
+def rendered_parts(values: str, **parts: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """By kind and part. parts: how the objects of each part are named."""
+    by_name = {name: part for part, name in parts.items()}
+    return {(one["kind"], by_name[one["metadata"]["name"]]): one for one in rendered_objects(values)}
+
+
+def rendered(values: str = "{}", release: str = "team") -> dict[str, dict[str, Any]]:
+    """By kind; the chart has one object of each."""
+    objects = rendered_objects(values, release)
     assert len({one["kind"] for one in objects}) == len(objects)
     return {one["kind"]: one for one in objects}
 

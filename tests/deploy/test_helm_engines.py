@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.test_helm import DEPLOY, HELM, helm, parser
+from tests.deploy.test_helm import DEPLOY, HELM, helm, parser, rendered_parts
 
 from multiflora_platform.settings import Settings
 
@@ -39,14 +38,8 @@ FOLDERS = f"{{{NEEDED}, podDisruptionBudget: {{enabled: false}}, networkPolicy: 
 CASES = pytest.mark.parametrize("values", [ENGINES, EVERYTHING, FOLDERS], ids=["engines", "everything", "folders"])
 
 
-@cache
 def rendered(values: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """By kind, and "server" or "engine"."""
-    ran = helm("template", "team", "--namespace", "serving", values=values)
-    assert ran.returncode == 0, ran.stderr
-    objects = [one for one in yaml.safe_load_all(ran.stdout) if one is not None]
-    by_name = {"team-multiflora": "server", "team-multiflora-engine": "engine"}
-    return {(one["kind"], by_name[one["metadata"]["name"]]): one for one in objects}
+    return rendered_parts(values, server="team-multiflora", engine="team-multiflora-engine")
 
 
 def pods(values: str) -> tuple[dict[str, Any], dict[str, Any]]:

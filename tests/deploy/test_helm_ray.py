@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
-from tests.deploy.test_helm import DEPLOY, HELM, helm, parser
+from tests.deploy.test_helm import DEPLOY, HELM, helm, parser, rendered_parts
 
 from multiflora_platform.configuration import configure
 from multiflora_platform.on_ray.applications import application_of
@@ -55,14 +54,8 @@ PAGE = (DEPLOY.parent / "docs" / "ray.md").read_text(encoding="utf-8")
 CASES = pytest.mark.parametrize("values", [RAY, EVERYTHING, SHOWN], ids=["ray", "everything", "shown"])
 
 
-@cache
 def rendered(values: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """By kind, and "server" or "ray"."""
-    ran = helm("template", "team", "--namespace", "serving", values=values)
-    assert ran.returncode == 0, ran.stderr
-    objects = [one for one in yaml.safe_load_all(ran.stdout) if one is not None]
-    by_name = {"team-multiflora": "server", "team-multiflora-ray": "ray"}
-    return {(one["kind"], by_name[one["metadata"]["name"]]): one for one in objects}
+    return rendered_parts(values, server="team-multiflora", ray="team-multiflora-ray")
 
 
 def cluster(values: str) -> dict[str, Any]:
