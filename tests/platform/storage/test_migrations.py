@@ -141,6 +141,34 @@ FIRST_ROWS = (
 )
 
 
+def columns(url):
+    """The columns of each table, by name."""
+    with connected(url) as connection:
+        inspector = inspect(connection)
+        return {
+            table: {column["name"]: column for column in inspector.get_columns(table)}
+            for table in inspector.get_table_names()
+        }
+
+
+def test_columns_added_to_tables_may_be_left_out_by_servers_of_the_release_before(url):
+    """A NOT NULL column that a later migration adds has a server default: older servers insert without it."""
+    revisions = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+    upgrade(url, revisions[0])
+    before, required = columns(url), []
+    for revision in revisions[1:]:
+        upgrade(url, revision)
+        after = columns(url)
+        required += [
+            (revision, table, name)
+            for table in before.keys() & after.keys()
+            for name in after[table].keys() - before[table].keys()
+            if not after[table][name]["nullable"] and after[table][name]["default"] is None
+        ]
+        before = after
+    assert required == []
+
+
 def test_up_down_and_up_again(url):
     upgrade(url)
     upgrade(url)
