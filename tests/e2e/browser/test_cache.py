@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from playwright.sync_api import Route
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -87,3 +88,27 @@ def test_the_tree_is_by_savings_and_folds_what_was_of_no_use(window: Window) -> 
     assert "16" in rows.first.inner_text(), "the one with a hit"
     page.get_by_role("group", name="First").get_by_role("button", name="Size").click()
     page.wait_for_function("() => !document.querySelector('.tree tbody tr').innerText.includes('16\\t16')")
+
+
+def test_when_a_prefix_was_last_used_stays_true_while_nothing_happens(window: Window) -> None:
+    nodes = [run("a" * 64, age_seconds=7200.0, idle_seconds=61.0, versions=[], adapters=[])]
+    page = window.page
+    page.clock.install()
+    asked: list[Route] = []
+
+    def answer_once(route: Route) -> None:
+        """Later ones wait, as if nothing had happened."""
+        asked.append(route)
+        if len(asked) == 1:
+            route.fulfill(json=route.fetch().json() | {"nodes": nodes})
+
+    page.route("**/api/v1/cache", answer_once)
+    page.route("**/api/v1/cache/*/text*", lambda route: route.fulfill(json={"token_ids": [], "text": "Text"}))
+    window.open("/cache")
+    row = page.get_by_role("group", name="Prefixes", exact=True).locator("tbody tr")
+    cell = page.get_by_role("group", name="Memory by prefix").get_by_role("button")
+    row.get_by_text("1 min ago").wait_for()
+    assert (cell.get_attribute("title") or "").endswith("last used 1 min ago")
+    page.clock.run_for(300_000)
+    row.get_by_text("6 min ago").wait_for()
+    assert (cell.get_attribute("title") or "").endswith("last used 6 min ago")

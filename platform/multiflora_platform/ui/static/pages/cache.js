@@ -28,8 +28,15 @@ export default function Cache() {
     <${OfBase} of=${bases}><${Parts} /><//>`;
 }
 
+/** With the moments at which each run was cached and last used, which stay true while nothing happens. */
+async function loadCache(signal) {
+  const cache = await get(ofBase("/api/v1/cache"), { signal });
+  const now = Date.now() / 1000;
+  return { ...cache, nodes: cache.nodes.map((node) => ({ ...node, cached_at: now - node.age_seconds, used_at: now - node.idle_seconds })) };
+}
+
 function Parts() {
-  const cache = useResource((signal) => get(ofBase("/api/v1/cache"), { signal }), [], { watch: ["engines"], pause: 4 });
+  const cache = useResource(loadCache, [], { watch: ["engines"], pause: 4 });
   const tab = tabs().some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tree";
   return html`<${Loaded} resource=${cache} lines=${8}>${(data) => html`
     <${Numbers} cache=${data} /><${Memory} cache=${data} />

@@ -2,7 +2,7 @@
 import { html, useMemo, useState } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { ofBase } from "../../lib/bases.js";
-import { bytes, count, seconds } from "../../lib/format.js";
+import { ago, bytes, count } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { colourOf } from "../../lib/theme.js";
@@ -46,7 +46,7 @@ function Cell({ cell, strength, onZoom }) {
   const background = `color-mix(in oklab, ${colourOf(of.adapters[0] ?? "base")} ${Math.round(share)}%, var(--surface))`;
   const name = `${of.versions.join(", ") || (of.digest ? of.digest.slice(0, 12) : t("base model"))} · ${of.owner ?? t("admin")}`;
   if (!cell.node) return html`<b class="cut" style=${{ ...place, background }} title=${t`${name}: ${bytes(cell.bytes)}, ${count(cell.saved)} tokens saved`}>${name}</b>`;
-  const facts = t`${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, ${count(cell.saved)} tokens saved, idle ${seconds(of.idle_seconds)}`;
+  const facts = t`${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, ${count(cell.saved)} tokens saved, last used ${ago(of.used_at)}`;
   return html`<button class="cut" style=${{ ...place, background }} title=${`${name}: ${facts}`} onClick=${() => onZoom(cell.key)}>${words.get(of.hash) ?? count(of.tokens)}</button>`;
 }
 

@@ -2,7 +2,7 @@
 import { html, useMemo, useState } from "../../lib/html.js";
 import { get, post } from "../../lib/api.js";
 import { ofBase } from "../../lib/bases.js";
-import { bytes, count, seconds } from "../../lib/format.js";
+import { bytes, count } from "../../lib/format.js";
 import { t } from "../../lib/language.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
@@ -75,7 +75,7 @@ function columnsOf({ places, closed, several, flip, pin, setOpen }) {
     { key: "owner", label: t("Owner"), cell: (node) => node.owner ?? html`<span class="muted">${t("admin")}</span>` },
     number("tokens", t("Tokens"), count), number("bytes", t("Size"), bytes), number("hits", t("Hits"), count),
     { key: "saved", label: t("Tokens saved"), number: true, value: (node) => places.get(node).saved, cell: (node) => count(places.get(node).saved) },
-    { ...number("age_seconds", t("Age"), seconds), unseen: true }, number("idle_seconds", t("Idle"), seconds),
+    { key: "cached_at", label: t("Created"), time: true, unseen: true }, { key: "used_at", label: t("Last used"), time: true },
     { key: "pinned", label: t("Pinned"), unseen: true, cell: (node) => (node.pinned ? t("yes") : t("no")) },
     { ...number("referenced", t("Used by"), count), unseen: true },
     { key: "actions", label: t("Actions"), control: true, class: "nowrap", cell: (node) => html`<button class="button small quiet" onClick=${() => setOpen({ node, what: "text" })}>${t("Text")}</button>
