@@ -87,7 +87,7 @@ def test_the_tree_is_by_savings_and_folds_what_was_of_no_use(window: Window) -> 
     rows.nth(39).wait_for()
     assert "16" in rows.first.inner_text(), "the one with a hit"
     page.get_by_role("group", name="First").get_by_role("button", name="Size").click()
-    page.wait_for_function("() => !document.querySelector('.tree tbody tr').innerText.includes('16\\t16')")
+    window.until("!document.querySelector('.tree tbody tr').innerText.includes('16\\t16')")
 
 
 def test_when_a_prefix_was_last_used_stays_true_while_nothing_happens(window: Window) -> None:

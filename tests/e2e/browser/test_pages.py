@@ -336,7 +336,7 @@ def test_the_documentation_is_read_and_searched_in_the_ui(window: Window) -> Non
     page.wait_for_url("**/ui/docs/prefix-cache#drift-prompts-that-miss-at-one-place")
     heading = page.get_by_role("heading", name="Drift: prompts that miss at one place")
     heading.wait_for()
-    page.wait_for_function("scrollY > 0")
+    window.until("scrollY > 0")
     assert page.title() == "The prefix cache: what stays · Multiflora"
     # A link to another page, one to a heading of it, and one to a file that is not served.
     page = window.open("/docs")
@@ -348,7 +348,7 @@ def test_the_documentation_is_read_and_searched_in_the_ui(window: Window) -> Non
     assert page.evaluate("scrollY") == 0
     page.get_by_role("link", name="Shadows", exact=True).click()
     page.wait_for_url("**/ui/docs/rollouts#shadows")
-    page.wait_for_function("scrollY > 0")
+    window.until("scrollY > 0")
     page.get_by_role("button", name="Copy").first.wait_for()
     sought(page, "named contexts", "Documentation", "Named contexts")
     page.wait_for_url("**/ui/docs/prefix-cache#named-contexts")
@@ -1110,8 +1110,7 @@ def test_the_first_paint_waits_for_no_script_and_no_data(make_window: Any, shop:
     page.route("**/*.js", lambda route: route.continue_() if is_painted else held.append(route))
     page.goto(f"{shop.url}/ui/adapters", wait_until="commit")
     expect(page.get_by_role("link", name="Multiflora")).to_have_count(1)  # two, of which the stylesheet hides one
-    while not page.evaluate("performance.getEntriesByName('first-contentful-paint').length"):
-        page.wait_for_timeout(20)
+    window.until("performance.getEntriesByName('first-contentful-paint').length === 1")
     assert held
     is_painted = True
     for route in held:

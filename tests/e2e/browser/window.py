@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from playwright.sync_api import ConsoleMessage, Page
 
@@ -45,6 +46,13 @@ class Window:
     def settled(self) -> None:
         """Nothing is loading any more."""
         self.page.wait_for_selector(".skeleton", state="detached")
+
+    def until(self, expression: str) -> None:
+        """Asks from outside: what waits inside the page is forbidden by its policy where it has to look twice."""
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"still not: {expression}"
+            self.page.wait_for_timeout(20)
 
     def toast(self, text: str | re.Pattern[str]) -> None:
         self.page.locator(".toast", has_text=text).first.wait_for()
